@@ -1,0 +1,40 @@
+# Pointsman: every task of the project. `make help` lists them.
+SHELL := /bin/bash
+PY := .venv/bin/python
+BIN := .venv/bin
+PIP_INDEX ?=
+export TOKENIZERS_PARALLELISM := false
+export HF_HUB_OFFLINE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup models lint format types test demo bench clean lock
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+setup: .venv/.installed ## create .venv with the pinned, hashed requirements (PIP_INDEX=... for an index of your own)
+
+.venv/.installed: requirements.txt requirements-uv.txt pyproject.toml
+	@test -x $(PY) || python3 -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.txt
+	@echo "installing the requirements (torch is large: half a minute to a few minutes)"
+	@$(BIN)/uv pip install --quiet --python $(PY) --require-hashes $(if $(PIP_INDEX),--index-url $(PIP_INDEX)) -r requirements.txt
+	@$(BIN)/uv pip install --quiet --python $(PY) --no-deps --no-build-isolation -e .
+	@touch $@
+
+lint: setup ## ruff: rules (with bandit's) and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: setup ## rewrite to the format, and fix what ruff can
+	$(BIN)/ruff check --fix-only -q .
+	$(BIN)/ruff format -q .
+
+types: setup ## mypy --strict over everything
+	$(BIN)/mypy
+
+lock: setup ## compile requirements.in anew (hashes, no addresses)
+	$(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-header requirements.in -o requirements.txt
+
+clean: ## remove what the targets wrote (not the environment)
+	rm -rf .demo .bench .eval .drill .faults .load .mypy_cache .ruff_cache .hypothesis

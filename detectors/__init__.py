@@ -1,0 +1,1 @@
+"""Judgement without I/O: no Kafka, no Faust, no ClickHouse in here."""

@@ -1,0 +1,74 @@
+"""Every kind of finding: its category, severity, the labels that are an alert's identity, and its taxonomy ids."""
+
+from dataclasses import dataclass
+
+from schemas.verdicts import Category, Severity
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """`identity` names the Finding's fields that make the alert's identity, beside kind and category."""
+
+    name: str
+    category: Category
+    severity: Severity
+    identity: tuple[str, ...]
+    summary: str
+    mitre_atlas: tuple[str, ...] = ()
+    owasp: tuple[str, ...] = ()
+    pages: bool = True  # False: context for other alerts, never an alert by itself
+
+
+# MITRE ATLAS and OWASP LLM ids
+_WALLET = (("AML.T0034",), ("LLM10:2025",))  # cost harvesting; unbounded consumption
+_EVADE = (("AML.T0015",), ("LLM01:2025",))  # evade ML model; prompt injection
+_SUPPLY = (("AML.T0010",), ("LLM03:2025",))  # supply chain
+_LEAK = ((), ("LLM02:2025",))  # sensitive information disclosure
+_POISON = (("AML.T0020",), ("LLM04:2025",))  # poison training data
+
+_ALL = (
+    Kind("known_trigger", "cost_escalation", "critical", ("trigger_id",),
+         "A catalogued trigger is in use against the router", *_WALLET),
+    Kind("unseen_trigger", "cost_escalation", "critical", ("window",),
+         "The same window under many different prompts lifts the router's score", *_WALLET),
+    Kind("novel_text", "cost_escalation", "warning", ("tenant_id", "principal_hash"),
+         "Prompts carry text that reads like an optimised trigger", *_WALLET),
+    Kind("denial_of_wallet", "cost_escalation", "critical", ("tenant_id", "principal_hash"),
+         "A principal's spend or strong share has left its own past", *_WALLET),
+    Kind("fleet_spend", "cost_escalation", "warning", ("tenant_id",),
+         "Many principals' spend rises together", *_WALLET),
+    Kind("spoofed_difficulty", "quality_hijack", "warning", ("router_name", "tenant_id", "principal_hash"),
+         "Difficulty estimates far below what prompts like these get", *_EVADE),
+    Kind("tier_contradiction", "cost_escalation", "warning", ("router_name",),
+         "The score says a cheap tier, the route took a dear one", *_WALLET),
+    Kind("caller_threshold", "cost_escalation", "warning", ("tenant_id", "principal_hash"),
+         "The caller, not the operator, chose the routing threshold", *_WALLET),
+    Kind("boundaries_changed", "pipeline", "info", ("router_name",),
+         "A router's tier boundaries changed between events", *_SUPPLY),
+    Kind("steering", "cost_escalation", "warning", ("tenant_id", "principal_hash"),
+         "A principal's routes move one way only", *_EVADE),
+    Kind("probing", "cost_escalation", "info", ("tenant_id", "principal_hash"),
+         "Near-duplicate prompts with changing positions: someone searches", *_EVADE, pages=False),
+    Kind("guardrail_gap", "safety_bypass", "warning", ("router_name",),
+         "Requests reach a route without a guardrail verdict", *_EVADE),
+    Kind("unsafe_route", "safety_bypass", "critical", ("router_name",),
+         "A route's unsafe share is beyond its allowance", *_EVADE),
+    Kind("unjudged", "pipeline", "warning", ("router_name",),
+         "Requests could not be judged"),
+    Kind("response_changed", "safety_bypass", "critical", ("gateway_name",),
+         "A response or tool call changed between provider and client", *_SUPPLY),
+    Kind("canary_seen", "safety_bypass", "critical", ("tenant_id",),
+         "A canary credential was used", *_SUPPLY),
+    Kind("egress_leak", "safety_bypass", "critical", ("tenant_id", "principal_hash"),
+         "Secrets or personal data leave in prompts", *_LEAK),
+    Kind("residency_broken", "safety_bypass", "critical", ("tenant_id",),
+         "A route broke the tenant's region, retention or provider rule", *_LEAK),
+    Kind("gateway_changed", "pipeline", "info", ("gateway_name",),
+         "A gateway's version or plug-in set changed", *_SUPPLY),
+    Kind("expert_skew", "safety_bypass", "warning", ("router_name",),
+         "Expert load leaves what prompts like these get", *_EVADE),
+    Kind("feedback_poisoning", "feedback_poisoning", "critical", ("tenant_id",),
+         "Audit labels were forged, replayed or altered", *_POISON),
+)  # fmt: skip
+
+KINDS = {kind.name: kind for kind in _ALL}

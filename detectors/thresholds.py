@@ -1,0 +1,30 @@
+"""The flag thresholds in force: shipped defaults, overlaid by updates that the feedback lane has approved."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+# What ships: each was set on development splits by `make eval` (docs/detectors has the tables). Higher is looser.
+DEFAULTS: Mapping[str, float] = MappingProxyType({})
+
+
+class Thresholds:
+    """Values by `detector.parameter`. Shared by the detectors of a worker; swapped whole, never edited."""
+
+    def __init__(self, values: Mapping[str, float] | None = None, version: int = 0) -> None:
+        self.version = version
+        self._values = {**DEFAULTS, **(values or {})}
+
+    def __getitem__(self, name: str) -> float:
+        return self._values[name]
+
+    def swap(self, values: Mapping[str, float], version: int) -> None:
+        """Take over an update for all who hold this object. Unknown names are refused.
+
+        Raises:
+            KeyError: a name that no detector reads.
+        """
+        unknown = set(values) - set(DEFAULTS)
+        if unknown:
+            raise KeyError(f"no such threshold: {', '.join(sorted(unknown))}")
+        self._values = {**DEFAULTS, **values}
+        self.version = version

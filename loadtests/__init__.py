@@ -1,0 +1,1 @@
+"""Traffic and attack generators, Locust scenarios and benchmarks."""

@@ -1,0 +1,1 @@
+"""What crosses a wire or is stored: records, their codec, topics, and the ClickHouse schema."""

@@ -1,0 +1,54 @@
+"""Every topic in one table: record, key, policy, and who may write it."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic's contract. `partitioned_like` topics must have the events topic's partition count."""
+
+    name: str
+    record: str
+    key: str
+    writers: str  # who may produce: an ACL, since trust is where a record came from
+    like_events: bool = False  # the same number of partitions as the events topic
+    partitions: int = 1  # where not `like_events`
+    compacted: bool = False
+    retention_ms: int = 7 * DAY_MS
+    timestamps: Literal["LogAppendTime", "CreateTime"] = "LogAppendTime"
+    config: dict[str, str] = field(default_factory=dict)
+
+
+_CHECKPOINT_CONFIG = {
+    "segment.bytes": str(8 << 20),
+    "segment.ms": "60000",
+    "min.cleanable.dirty.ratio": "0.2",
+    "max.compaction.lag.ms": "60000",
+    "delete.retention.ms": str(DAY_MS),  # longer than any load, or a tombstone is missed
+}
+
+EVENTS = Topic("router.events.v1", "Request | Route | Outcome", "principal_hash", "gateways", like_events=True,
+               config={"max.message.bytes": str(2 << 20)})  # fmt: skip
+AUDITS = Topic("router.audits.v1", "AuditLabel", "ticket_id", "judges only", partitions=1)
+TICKETS = Topic("pointsman.tickets.v1", "AuditTicket", "ticket_id", "pointsman detect", partitions=1)
+VERDICTS = Topic("pointsman.verdicts.v1", "Verdict", "verdict_id", "pointsman detect", like_events=True)
+FINDINGS = Topic("pointsman.findings.v1", "Finding", "alert fingerprint", "pointsman detect", like_events=True)
+DEADLETTERS = Topic("pointsman.deadletters.v1", "the original bytes", "the original key", "pointsman",
+                    like_events=True, retention_ms=30 * DAY_MS,
+                    config={"max.message.bytes": str(4 << 20)})  # fmt: skip
+CHECKPOINTS = Topic("pointsman.checkpoints.v1", "state delta, marker last", "state key", "pointsman detect",
+                    like_events=True, compacted=True, config=_CHECKPOINT_CONFIG)  # fmt: skip
+FLEET_CHECKPOINTS = Topic("pointsman.fleet-checkpoints.v1", "state delta, marker last", "state key",
+                          "pointsman fleet", like_events=True, compacted=True,
+                          config=_CHECKPOINT_CONFIG)  # fmt: skip
+ALERTS = Topic("pointsman.alerts.v1", "Alert", "fingerprint", "pointsman fleet", like_events=True)
+THRESHOLDS = Topic("pointsman.thresholds.v1", "ThresholdUpdate", "scope and parameter",
+                   "pointsman feedback, approvers", compacted=True)  # fmt: skip
+TRIGGERS = Topic("pointsman.triggers.v1", "Trigger", "trigger_id", "reviewers", compacted=True,
+                 config={"max.message.bytes": str(2 << 20)})  # fmt: skip
+
+ALL = (EVENTS, AUDITS, TICKETS, VERDICTS, FINDINGS, DEADLETTERS, CHECKPOINTS, FLEET_CHECKPOINTS, ALERTS,
+       THRESHOLDS, TRIGGERS)  # fmt: skip

@@ -1,0 +1,104 @@
+"""What the detect lane says: one verdict a request, and findings that the fleet lane turns into alerts."""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from schemas.events import Time
+
+Direction = Literal["", "up", "down"]  # which way the route is pushed: up is the wallet, down is quality
+Category = Literal["cost_escalation", "quality_hijack", "safety_bypass", "feedback_poisoning", "pipeline"]
+Severity = Literal["info", "warning", "critical"]
+UnjudgedReason = Literal[
+    "no_text",  # no prompt text, head and tail, or embedding: the text detectors had nothing to read
+    "route_missing",  # and nothing else could judge it either
+    "budget",  # the guard's time budget, or an overload policy
+    "error",  # a detector failed on this request; the counter and the log say which
+]
+
+
+class Reason(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
+    """What one detector saw in one request. A detector that could not judge gives no reason at all."""
+
+    detector: str
+    detector_version: str
+    score: float
+    threshold: float
+    threshold_version: int = 0
+    flagged: bool = False
+    kind: str = ""  # the kind of finding it makes when flagged (`detectors/kinds.py`)
+    stage: str = ""  # the stage that decided: lexical, static, transformer, ...
+    direction: Direction = ""
+    expected: float | None = None
+    seen: float | None = None
+    span: tuple[int, int] | None = None  # characters, in the prompt's head (from 0) or tail (from -n)
+    window: str = ""  # fingerprint of the part of the prompt that did it
+    trigger_id: str = ""
+    trigger_version: int = 0
+    share: float | None = None  # part of the trigger's information that was found, 0..1
+    note: str = ""  # one sentence of ours, never text from the event
+
+
+class Verdict(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
+    """Exactly one per request event. Deterministic: made from the log, holds no clock of ours."""
+
+    verdict_id: str  # from the request's event_id: what is judged again replaces itself
+    request_id: str
+    event_id: str
+    event_time: Time
+    time: Time  # stream time (the broker's) at which it was given
+    tenant_id: str
+    principal_hash: str
+    decision: Literal["clean", "flagged", "unjudged"]
+    unjudged_reason: UnjudgedReason | Literal[""] = ""
+    reasons: list[Reason] = []  # flagged ones first, then by score over threshold
+    unable: list[str] = []  # detectors that answered None
+    route_missing: bool = False
+    router_name: str = ""
+    router_version: str = ""
+    selected_model: str = ""
+    tier: str = ""
+    tier_rank: int | None = None
+    difficulty_score: float | None = None
+    cost_estimate_usd: float | None = None
+    cache_hit: bool = False
+    fallback_from: str = ""
+    prompt_chars: int = 0
+    prompt_hash: str = ""
+    catalogue_version: int = 0
+    thresholds_version: int = 0
+    partition: int = 0
+    offset: int = 0  # of the request event
+
+
+class Finding(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
+    """One thing worth an alert. `labels` are the alert's identity; all else is evidence."""
+
+    finding_id: str
+    kind: str
+    category: Category
+    severity: Severity
+    time: Time  # stream time
+    labels: dict[str, str]
+    detector: str
+    detector_version: str
+    tenant_id: str = ""
+    principal_hash: str = ""
+    router_name: str = ""
+    request_id: str = ""
+    event_time: Time | None = None  # of the request that it is about, for time-to-alert
+    score: float = 0.0
+    threshold: float = 0.0
+    threshold_version: int = 0
+    direction: Direction = ""
+    stage: str = ""
+    expected: float | None = None
+    seen: float | None = None
+    window: str = ""
+    trigger_id: str = ""
+    trigger_version: int = 0
+    catalogue_version: int = 0
+    extra_cost_usd: Annotated[float, Meta(ge=0)] | None = None
+    request_ids: list[str] = []
+    note: str = ""

@@ -1,0 +1,1 @@
+"""The subcommands of `pointsman`, one module each."""

@@ -1,0 +1,1 @@
+"""Apache Kafka and the ClickHouse engine without an installation."""

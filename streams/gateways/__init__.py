@@ -1,0 +1,1 @@
+"""Adapters that turn what gateways know into events."""

@@ -1,0 +1,1 @@
+"""The roles: each consumes a topic and owns its effects."""
