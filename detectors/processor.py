@@ -1,0 +1,61 @@
+"""What a lane runs on one partition: state that is a function of the log, effects with deterministic ids.
+
+A lane (streams/lane.py) owns the I/O: it reads records, applies them, publishes the outputs, writes the
+changed keys and the marker as one checkpoint, and reloads them. Replay runs the same processors on a file.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+
+class Record(Protocol):
+    """A record as Kafka gives it (aiokafka's ConsumerRecord is one)."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]: ...
+
+
+class Output(NamedTuple):
+    """A record to publish. `partition` None: by the key's hash."""
+
+    topic: str
+    key: bytes
+    value: bytes
+    headers: tuple[tuple[str, bytes], ...] = ()
+    partition: int | None = None
+
+
+class Processor(Protocol):
+    """One partition's judgement, without I/O."""
+
+    offset: int  # next input offset: records before it are skipped as done
+
+    def apply(self, records: Sequence[Record]) -> list[Output]:
+        """Take records in offset order; the outputs and the state do not depend on how they are batched."""
+
+    def waiting(self) -> bool:
+        """Whether something expires with stream time alone, so that an idle partition needs a tick."""
+
+    def changes(self) -> list[tuple[bytes, bytes | None]]:
+        """Keys changed since the last call (None: gone), the marker last. Synchronous: one moment."""
+
+    def load(self, key: bytes, value: bytes | None) -> None:
+        """Take over one checkpoint record, in log order."""
+
+    def loaded(self) -> None:
+        """All of the checkpoint has been loaded."""
+
+    def snapshot(self) -> dict[bytes, bytes]:
+        """The whole state as checkpoint records: equal snapshots are equal states."""
