@@ -7,24 +7,7 @@ changed keys and the marker as one checkpoint, and reloads them. Replay runs the
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-
-class Record(Protocol):
-    """A record as Kafka gives it (aiokafka's ConsumerRecord is one)."""
-
-    @property
-    def topic(self) -> str: ...
-    @property
-    def partition(self) -> int: ...
-    @property
-    def offset(self) -> int: ...
-    @property
-    def timestamp(self) -> int: ...
-    @property
-    def key(self) -> bytes | None: ...
-    @property
-    def value(self) -> bytes | None: ...
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes]]: ...
+from schemas.codec import Record
 
 
 class Output(NamedTuple):
