@@ -9,6 +9,8 @@ from typing import NamedTuple, Protocol
 
 from schemas.codec import Record
 
+__all__ = ["Output", "Processor", "Record"]
+
 
 class Output(NamedTuple):
     """A record to publish. `partition` None: by the key's hash."""
