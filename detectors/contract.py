@@ -28,6 +28,7 @@ class PromptFacts(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     scores: dict[str, float] = {}  # by detector, of all that could judge
     reasons: list[Reason] = []
     unable: list[str] = []
+    failed: list[str] = []  # detectors that raised: the verdict is `unjudged: error`
     vector: bytes = b""  # float16[d], the static embedding of the whole prompt, unit length; empty: none
     windows: bytes = b""  # what `discovery` needs of the text, packed by it
     catalogue_version: int = 0
@@ -74,8 +75,8 @@ class StreamDetector(Protocol):
     def snapshot(self) -> dict[str, bytes]:
         """The whole state: what `load` of every pair would rebuild exactly."""
 
-    def load(self, key: str, value: bytes) -> None:
-        """Restore one key of a snapshot or of a checkpoint into an empty (or older) state."""
+    def load(self, key: str, value: bytes | None) -> None:
+        """Restore one key of a snapshot or of a checkpoint, in log order; None: it was evicted."""
 
 
 def answers_none(n: int) -> list[Answer]:

@@ -53,6 +53,7 @@ class Verdict(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     decision: Literal["clean", "flagged", "unjudged"]
     unjudged_reason: UnjudgedReason | Literal[""] = ""
     reasons: list[Reason] = []  # flagged ones first, then by score over threshold
+    scores: dict[str, float] = {}  # of every detector that could judge: what-if questions need them all
     unable: list[str] = []  # detectors that answered None
     route_missing: bool = False
     router_name: str = ""

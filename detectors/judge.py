@@ -1,0 +1,335 @@
+"""One partition of the events topic, judged: exactly one verdict a request, findings, dead letters."""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+from detectors.contract import Case, PromptFacts, StreamDetector
+from detectors.joins import Entry, Joins, Key
+from detectors.kinds import KINDS, labels_for
+from detectors.panel import PromptPanel, add_answer
+from detectors.processor import Output, Record
+from schemas.checkpoints import Marker
+from schemas.codec import InvalidRecord, dead_letter_headers, decode_event, encode, stable_id
+from schemas.events import AnyEvent, Outcome, Request, Route, without_text
+from schemas.topics import DEADLETTERS, FINDINGS, VERDICTS
+from schemas.verdicts import Finding, Reason, UnjudgedReason, Verdict
+
+log = logging.getLogger(__name__)
+
+MARKER_KEY = b"marker"
+MOST_EARLY_OUTCOMES = 8  # held for a request whose verdict is not given yet
+
+
+class JudgeLimits(msgspec.Struct, frozen=True):
+    """Bounds of the joins, in stream time and in number per partition."""
+
+    join_grace_ms: int = 2_000
+    outcome_ttl_ms: int = 300_000
+    most_waiting: int = 100_000
+    most_settled: int = 200_000
+
+
+class Judge:
+    """A Processor (detectors/processor.py). State: joins, the stream detectors' keys, counters, stream time."""
+
+    def __init__(
+        self, panel: PromptPanel, detectors: Sequence[StreamDetector], limits: JudgeLimits, partition: int = 0
+    ) -> None:
+        self.offset = 0
+        self.time_ms = 0
+        self.counters: Counter[str] = Counter()
+        self._panel = panel
+        self._detectors = detectors
+        self._limits = limits
+        self._partition = partition
+        self._joins = Joins()
+        self._out: list[Output] = []
+
+    # --- the log, in order
+
+    def apply(self, records: Sequence[Record]) -> list[Output]:
+        """Judge records; see `Processor.apply`."""
+        records = [record for record in records if record.offset >= self.offset]
+        events = [self._decode(record) for record in records]
+        # The text of the whole batch goes through native code at once; all that has state goes one by one.
+        requests = [event for event in events if isinstance(event, Request)]
+        facts = iter(self._panel.facts(requests))
+        for record, event in zip(records, events, strict=True):
+            self.offset = record.offset + 1
+            self.time_ms = max(self.time_ms, record.timestamp)
+            self._expire()
+            if isinstance(event, Request):
+                self._on_request(event, next(facts), record.offset)
+            elif isinstance(event, Route):
+                self._on_route(event, record.offset)
+            elif isinstance(event, Outcome):
+                self._on_outcome(event, record.offset)
+            elif event is not None:
+                self._dead_letter(event, record, "decode")
+        out, self._out = self._out, []
+        return out
+
+    def _decode(self, record: Record) -> AnyEvent | InvalidRecord | None:
+        try:
+            return decode_event(record)
+        except InvalidRecord as error:
+            return error
+
+    def _dead_letter(self, error: InvalidRecord, record: Record, stage: str) -> None:
+        self.counters["dead_letters"] += 1
+        headers = dead_letter_headers(error, record, stage)
+        self._out.append(
+            Output(DEADLETTERS.name, record.key or b"", record.value or b"", headers, record.partition)
+        )
+
+    # --- joins
+
+    def _on_request(self, event: Request, facts: PromptFacts, offset: int) -> None:
+        key = (event.principal_hash, event.request_id)
+        known = self._joins.waiting.get(key) or self._joins.settled.get(key)
+        if known is not None and known.request is not None:
+            if known.request.event_id == event.event_id:
+                self.counters["duplicate_requests"] += 1
+                return
+            # Another request under the same id: a client may choose ids, so it is judged like any other.
+            self.counters["request_ids_reused"] += 1
+            if known.settled_ms:
+                self._joins.drop(key)
+            else:
+                self._give_verdict(key, known)
+                self._joins.drop(key)
+            known = None
+        entry = known or self._joins.open(key, self.time_ms, offset)
+        entry.request, entry.facts, entry.request_offset = without_text(event), facts, offset
+        self._joins.touch(key)
+        if entry.route is not None:
+            self._give_verdict(key, entry)
+
+    def _on_route(self, event: Route, offset: int) -> None:
+        key = (event.principal_hash, event.request_id)
+        settled = self._joins.settled.get(key)
+        if settled is not None:
+            self._later_route(key, settled, event)
+            return
+        entry = self._joins.waiting.get(key) or self._joins.open(key, self.time_ms, offset)
+        entry.route = event
+        self._joins.touch(key)
+        if entry.request is not None:
+            self._give_verdict(key, entry)
+
+    def _later_route(self, key: Key, entry: Entry, event: Route) -> None:
+        """A further attempt or a fail-over (or a route after its grace): judged, but the verdict stands."""
+        if entry.route is not None and entry.route.event_id == event.event_id:
+            self.counters["duplicate_routes"] += 1
+            return
+        self.counters["late_routes" if entry.route is None else "further_routes"] += 1
+        entry.route = event
+        self._joins.touch(key)
+        self._judge_case(entry, PromptFacts(), None, event.event_id)
+
+    def _on_outcome(self, event: Outcome, offset: int) -> None:
+        key = (event.principal_hash, event.request_id)
+        settled = self._joins.settled.get(key)
+        if settled is not None:
+            self._judge_case(settled, PromptFacts(), event, event.event_id)
+            return
+        entry = self._joins.waiting.get(key) or self._joins.open(key, self.time_ms, offset)
+        if len(entry.outcomes) < MOST_EARLY_OUTCOMES:
+            entry.outcomes = [*entry.outcomes, event]
+        else:
+            self.counters["outcomes_dropped"] += 1
+        self._joins.touch(key)
+
+    def _expire(self) -> None:
+        limits, joins = self._limits, self._joins
+        for key in joins.overdue(self.time_ms - limits.join_grace_ms, limits.most_waiting):
+            entry = joins.waiting[key]
+            if entry.request is None:
+                self.counters["request_missing"] += 1
+                joins.drop(key)
+            else:
+                self.counters["route_missing"] += 1
+                self._give_verdict(key, entry)
+        self.counters["settled_cut"] += joins.forget_settled(
+            self.time_ms - limits.outcome_ttl_ms, limits.most_settled
+        )
+
+    # --- judging
+
+    def _give_verdict(self, key: Key, entry: Entry) -> None:
+        request, facts = entry.request, entry.facts
+        if request is None or facts is None:  # callers see to it
+            raise AssertionError("a verdict needs its request")
+        outcomes = entry.outcomes
+        self._judge_case(entry, facts, None, request.event_id)
+        self._emit_verdict(entry, request, facts)
+        self._joins.settle(key, self.time_ms, self.offset - 1)
+        for outcome in outcomes:
+            self._judge_case(entry, PromptFacts(), outcome, outcome.event_id)
+
+    def _judge_case(self, entry: Entry, facts: PromptFacts, outcome: Outcome | None, cause: str) -> None:
+        """Ask every stream detector, in order; answers are added to `facts`, findings go out."""
+        if entry.request is None:
+            raise AssertionError("a case needs its request")
+        case = Case(
+            time=self.time_ms / 1000, request=entry.request, route=entry.route, outcome=outcome, prompt=facts,
+            flagged=any(reason.flagged for reason in facts.reasons),
+        )  # fmt: skip
+        for detector in self._detectors:
+            try:
+                answer = detector.score(case)
+            except Exception:
+                log.exception("detector %s failed", detector.name)
+                facts.failed.append(detector.name)
+                continue
+            add_answer(facts.scores, facts.reasons, facts.unable, detector.name, answer)
+        flagged = any(reason.flagged for reason in facts.reasons)
+        for detector in self._detectors:
+            try:
+                detector.learn(case, flagged)
+            except Exception:
+                log.exception("detector %s could not learn", detector.name)
+                facts.failed.append(detector.name)
+        if facts.failed:
+            self.counters["detector_failures"] += len(facts.failed)
+        for reason in facts.reasons:
+            if reason.flagged:
+                self._emit_finding(reason, case, cause)
+
+    def _emit_verdict(self, entry: Entry, request: Request, facts: PromptFacts) -> None:
+        route = entry.route
+        flagged = any(reason.flagged for reason in facts.reasons)
+        unjudged = "" if flagged else self._why_unjudged(facts)
+        self.counters["verdicts"] += 1
+        self.counters[f"unjudged.{unjudged}" if unjudged else "flagged" if flagged else "clean"] += 1
+        verdict = Verdict(
+            verdict_id=stable_id("verdict", request.tenant_id, request.principal_hash, request.event_id),
+            request_id=request.request_id,
+            event_id=request.event_id,
+            event_time=request.event_time,
+            time=_when(self.time_ms),
+            tenant_id=request.tenant_id,
+            principal_hash=request.principal_hash,
+            decision="unjudged" if unjudged else "flagged" if flagged else "clean",
+            unjudged_reason=unjudged,
+            reasons=sorted(facts.reasons, key=lambda r: (not r.flagged, r.threshold - r.score, r.detector)),
+            scores=facts.scores,
+            unable=facts.unable,
+            route_missing=route is None,
+            prompt_chars=request.prompt_chars,
+            prompt_hash=request.prompt_hash,
+            catalogue_version=facts.catalogue_version,
+            thresholds_version=self._panel.thresholds.version,
+            partition=self._partition,
+            offset=entry.request_offset,
+        )
+        if route is not None:
+            verdict.router_name, verdict.router_version = route.router_name, route.router_version
+            verdict.selected_model, verdict.tier, verdict.tier_rank = (
+                route.selected_model, route.tier, route.tier_rank,
+            )  # fmt: skip
+            verdict.difficulty_score = route.difficulty_score
+            verdict.cost_estimate_usd = route.cost_estimate_usd
+            verdict.cache_hit, verdict.fallback_from = route.cache_hit, route.fallback_from
+        self._out.append(
+            Output(VERDICTS.name, verdict.verdict_id.encode(), encode(verdict), (), self._partition)
+        )
+
+    def _why_unjudged(self, facts: PromptFacts) -> UnjudgedReason | str:
+        if facts.failed:
+            return "error"
+        names = {detector.name for detector in self._panel.detectors}
+        return "no_text" if names and names <= set(facts.unable) else ""
+
+    def _emit_finding(self, reason: Reason, case: Case, cause: str) -> None:
+        kind, request, route = KINDS[reason.kind], case.request, case.route
+        finding = Finding(
+            finding_id=stable_id("finding", request.tenant_id, request.principal_hash, cause, reason.kind),
+            kind=kind.name,
+            category=kind.category,
+            severity=kind.severity,
+            time=_when(self.time_ms),
+            labels={},
+            detector=reason.detector,
+            detector_version=reason.detector_version,
+            tenant_id=request.tenant_id,
+            principal_hash=request.principal_hash,
+            router_name=route.router_name if route else "",
+            request_id=request.request_id,
+            event_time=request.event_time,
+            score=reason.score,
+            threshold=reason.threshold,
+            threshold_version=reason.threshold_version,
+            direction=reason.direction,
+            stage=reason.stage,
+            expected=reason.expected,
+            seen=reason.seen,
+            window=reason.window,
+            trigger_id=reason.trigger_id,
+            trigger_version=reason.trigger_version,
+            catalogue_version=case.prompt.catalogue_version,
+            extra_cost_usd=_extra_cost(route),
+            request_ids=[request.request_id],
+            note=reason.note,
+        )
+        finding.labels = labels_for(kind, finding)
+        self.counters["findings"] += 1
+        # Keyed by the alert's identity: one partition of the fleet lane owns it.
+        key = stable_id(*(f"{name}={value}" for name, value in sorted(finding.labels.items())))
+        self._out.append(Output(FINDINGS.name, key.encode(), encode(finding)))
+
+    # --- state
+
+    def waiting(self) -> bool:
+        """Whether some request or route still waits for its partner."""
+        return bool(self._joins.waiting)
+
+    def changes(self) -> list[tuple[bytes, bytes | None]]:
+        """See `Processor.changes`."""
+        changes = list(self._joins.changes())
+        for detector in self._detectors:
+            prefix = f"d/{detector.name}/"
+            changes += [((prefix + key).encode(), value) for key, value in detector.changes()]
+        changes.append((MARKER_KEY, self._marker()))
+        return changes
+
+    def _marker(self) -> bytes:
+        return msgspec.msgpack.encode(
+            Marker(offset=self.offset, time_ms=self.time_ms, counters=dict(self.counters))
+        )
+
+    def load(self, key: bytes, value: bytes | None) -> None:
+        """See `Processor.load`."""
+        if key == MARKER_KEY and value is not None:
+            marker = msgspec.msgpack.decode(value, type=Marker)
+            self.offset, self.time_ms, self.counters = marker.offset, marker.time_ms, Counter(marker.counters)
+        elif not self._joins.load(key, value):
+            name, _, rest = key.decode().removeprefix("d/").partition("/")
+            for detector in self._detectors:
+                if detector.name == name:
+                    detector.load(rest, value)
+
+    def loaded(self) -> None:
+        """See `Processor.loaded`."""
+        self._joins.loaded()
+
+    def snapshot(self) -> dict[bytes, bytes]:
+        """See `Processor.snapshot`."""
+        state = dict(self._joins.snapshot())
+        for detector in self._detectors:
+            state |= {f"d/{detector.name}/{key}".encode(): value for key, value in detector.snapshot().items()}
+        return state | {MARKER_KEY: self._marker()}
+
+
+def _when(time_ms: int) -> datetime:
+    return datetime.fromtimestamp(time_ms / 1000, UTC)
+
+
+def _extra_cost(route: Route | None) -> float | None:
+    if route is None or route.cost_estimate_usd is None or route.baseline_cost_usd is None:
+        return None
+    return max(0.0, route.cost_estimate_usd - route.baseline_cost_usd)
