@@ -1,13 +1,18 @@
 """Every kind of finding: its category, severity, the labels that are an alert's identity, and its taxonomy ids."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from schemas.verdicts import Category, Severity
+from schemas.codec import stable_id
+from schemas.verdicts import Category, Finding, Severity
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """`identity` names the Finding's fields that make the alert's identity, beside kind and category."""
+    """`identity` names the Finding's fields that make the alert's identity, beside kind and category.
+
+    An alert fires at its `fire_count`-th finding within `fire_span_s` seconds of stream time.
+    """
 
     name: str
     category: Category
@@ -17,6 +22,8 @@ class Kind:
     mitre_atlas: tuple[str, ...] = ()
     owasp: tuple[str, ...] = ()
     pages: bool = True  # False: context for other alerts, never an alert by itself
+    fire_count: int = 1
+    fire_span_s: float = 0.0
 
 
 # MITRE ATLAS and OWASP LLM ids
@@ -32,7 +39,7 @@ _ALL = (
     Kind("unseen_trigger", "cost_escalation", "critical", ("window",),
          "The same window under many different prompts lifts the router's score", *_WALLET),
     Kind("novel_text", "cost_escalation", "warning", ("tenant_id", "principal_hash"),
-         "Prompts carry text that reads like an optimised trigger", *_WALLET),
+         "Prompts carry text that reads like an optimised trigger", *_WALLET, fire_count=3, fire_span_s=600),
     Kind("denial_of_wallet", "cost_escalation", "critical", ("tenant_id", "principal_hash"),
          "A principal's spend or strong share has left its own past", *_WALLET),
     Kind("fleet_spend", "cost_escalation", "warning", ("tenant_id",),
@@ -40,7 +47,7 @@ _ALL = (
     Kind("spoofed_difficulty", "quality_hijack", "warning", ("router_name", "tenant_id", "principal_hash"),
          "Difficulty estimates far below what prompts like these get", *_EVADE),
     Kind("tier_contradiction", "cost_escalation", "warning", ("router_name",),
-         "The score says a cheap tier, the route took a dear one", *_WALLET),
+         "The score says a cheap tier, the route took a dear one", *_WALLET, fire_count=5, fire_span_s=600),
     Kind("caller_threshold", "cost_escalation", "warning", ("tenant_id", "principal_hash"),
          "The caller, not the operator, chose the routing threshold", *_WALLET),
     Kind("boundaries_changed", "pipeline", "info", ("router_name",),
@@ -72,3 +79,14 @@ _ALL = (
 )  # fmt: skip
 
 KINDS = {kind.name: kind for kind in _ALL}
+
+
+def labels_for(kind: Kind, finding: Finding) -> dict[str, str]:
+    """The labels that are the identity of the alert which a finding of this kind belongs to."""
+    identity = {name: str(getattr(finding, name)) for name in kind.identity}
+    return {"alertname": kind.name, "category": kind.category, **identity}
+
+
+def fingerprint(labels: Mapping[str, str]) -> str:
+    """The key of an alert and of its findings: 32 hex digits, whatever the order of the labels."""
+    return stable_id(*(f"{name}={value}" for name, value in sorted(labels.items())))

@@ -87,6 +87,7 @@ class Finding(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     tenant_id: str = ""
     principal_hash: str = ""
     router_name: str = ""
+    gateway_name: str = ""
     request_id: str = ""
     event_time: Time | None = None  # of the request that it is about, for time-to-alert
     score: float = 0.0
