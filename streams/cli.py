@@ -6,6 +6,10 @@ import click
 
 # name -> module under streams/commands that holds a click command or group of that name
 COMMANDS = {
+    "config": "config",
+    "metrics": "metrics",
+    "schema": "schema",
+    "replay": "replay",
     "serve": "serve",
 }
 

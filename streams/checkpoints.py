@@ -1,0 +1,100 @@
+"""A partition's checkpoint log: deltas in transactions of that partition's own producer.
+
+Starting the producer of a partition fences whoever owned it before (one transactional id a partition), so
+what is then read up to the log's end is final. FACTS of the broker that this stands on are tests:
+tests/integration/test_aiokafka_traps.py.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from detectors.processor import Processor
+
+TRANSACTION_TIMEOUT_MS = 15_000
+CLOSE_SECONDS = 3.0
+
+
+class Checkpoints:
+    """The log of one partition, while this worker owns it."""
+
+    def __init__(self, connection: Mapping[str, Any], topic: str, partition: int, owner: str) -> None:
+        """`owner` is the lane's group: the transactional id is made of it and the partition."""
+        self._connection = connection
+        self._at = TopicPartition(topic, partition)
+        self._producer = AIOKafkaProducer(
+            **connection,
+            transactional_id=f"{owner}-{partition}",
+            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
+            max_batch_size=1 << 20,
+            max_request_size=8 << 20,
+        )
+
+    async def fence(self) -> None:
+        """End the former owner's right to write, and abort what it left open."""
+        await self._producer.start()
+
+    async def load(self, processor: Processor) -> int:
+        """Read the committed log into an empty processor; how many records there were."""
+        reader = AIOKafkaConsumer(
+            **self._connection,
+            isolation_level="read_committed",
+            auto_offset_reset="earliest",
+            max_partition_fetch_bytes=8 << 20,
+            fetch_max_bytes=32 << 20,
+            fetch_max_wait_ms=100,
+        )
+        await reader.start()
+        count = 0
+        try:
+            reader.assign([self._at])
+            end = (await reader.end_offsets([self._at]))[self._at]
+            await reader.seek_to_beginning(self._at)
+            # By position, never by counting records: transaction markers and compaction take offsets.
+            while await reader.position(self._at) < end:
+                for records in (await reader.getmany(timeout_ms=100)).values():
+                    for record in records:
+                        processor.load(record.key, record.value)
+                    count += len(records)
+        finally:
+            await reader.stop()
+        processor.loaded()
+        return count
+
+    async def write(self, changes: Sequence[tuple[bytes, bytes | None]]) -> None:
+        """Write one delta, whole or not at all.
+
+        Raises:
+            ProducerFenced: another worker owns the partition now.
+            Exception: whatever made a send fail; nothing of the delta is visible then.
+        """
+        await self._producer.begin_transaction()
+        sends: list[asyncio.Future[Any]] = []
+        batch = self._producer.create_batch()
+        for key, value in changes:
+            if batch.append(key=key, value=value, timestamp=None) is None:
+                sends.append(await self._send(batch))
+                batch = self._producer.create_batch()
+                if batch.append(key=key, value=value, timestamp=None) is None:
+                    raise ValueError(f"a state record of {len(value or b'')} bytes does not fit into a batch")
+        sends.append(await self._send(batch))
+        # aiokafka commits a transaction in which a send failed: look at each before.
+        for sent in sends:
+            await sent
+        await self._producer.commit_transaction()
+
+    async def _send(self, batch: Any) -> asyncio.Future[Any]:
+        batch.close()
+        sent: asyncio.Future[Any] = await self._producer.send_batch(
+            batch, self._at.topic, partition=self._at.partition
+        )
+        return sent
+
+    async def close(self) -> None:
+        """Give the producer up; a fenced one may refuse, which is no matter."""
+        try:
+            await asyncio.wait_for(self._producer.stop(), CLOSE_SECONDS)
+        except Exception:  # noqa: S110  it was fenced or the broker is gone: nothing is left to save
+            pass
