@@ -166,7 +166,7 @@ class Lane(Service):
         for owned in self.owned.values():
             highwater = self._consumer.highwater(TopicPartition(self._source, owned.partition))
             behind = max(0, (highwater or 0) - owned.processor.offset)
-            metrics.CONSUMER_LAG.labels(self.spec.source.name, str(owned.partition)).set(behind)
+            metrics.CONSUMER_LAG.labels(self.spec.name, self.spec.source.name, str(owned.partition)).set(behind)
             lag += behind
         self._health.lag(self.spec.name, lag)
         self._health.ready(self.spec.name, all(owned.ready for owned in self.owned.values()))
@@ -202,8 +202,8 @@ class Lane(Service):
                 raise
             owned.active_at = loop.time()
         letters = sum(output.topic == DEADLETTERS.name for output in outputs)
-        metrics.EVENTS_CONSUMED.labels(self.spec.source.name, "ok").inc(len(records) - letters)
-        metrics.EVENTS_CONSUMED.labels(self.spec.source.name, "dead_letter").inc(letters)
+        metrics.EVENTS_CONSUMED.labels(self.spec.name, self.spec.source.name, "ok").inc(len(records) - letters)
+        metrics.EVENTS_CONSUMED.labels(self.spec.name, self.spec.source.name, "dead_letter").inc(letters)
         self._health.progress(self.spec.name)
         owned.limit.add(len(records), letters, self._source, owned.partition)
 
@@ -268,7 +268,7 @@ class Lane(Service):
             owned.checkpointed_at = asyncio.get_running_loop().time()
             if offset == owned.checkpointed_offset:
                 return
-            with metrics.STAGE_SECONDS.labels("checkpoint").time():
+            with metrics.STAGE_SECONDS.labels(self.spec.name, "checkpoint").time():
                 deliveries, owned.deliveries = owned.deliveries, []
                 changes = owned.processor.changes()
                 for delivery in deliveries:
@@ -309,9 +309,7 @@ class Lane(Service):
             owned = self.owned[partition] = Owned(
                 partition,
                 self.spec.make(partition),
-                Checkpoints(
-                    self._connection, named(self.spec.checkpoints, self._suffix), partition, self._group
-                ),
+                Checkpoints(self._connection, named(self.spec.checkpoints, self._suffix), partition, self._group),
                 DeadLetterLimit(self.spec.dead_letter_max_ratio, self.spec.dead_letter_window),
             )
             owned.loading = asyncio.create_task(self._load(owned))
