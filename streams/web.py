@@ -1,0 +1,47 @@
+"""The worker's small web server: probes and metrics, nothing that changes anything."""
+
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from streams.health import Health
+from streams.metrics import exposition
+
+
+def make_app(health: Health) -> web.Application:
+    """`/healthz`, `/readyz`, `/startupz` (200 or 503, with each part's state as JSON) and `/metrics`."""
+
+    def probe(passes: Callable[[], bool]) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def answer(_: web.Request) -> web.Response:
+            ok = passes()
+            body = {"status": "ok" if ok else "failing", "parts": health.report()}
+            return web.json_response(body, status=200 if ok else 503)
+
+        return answer
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(body=exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    app = web.Application()
+    app.router.add_get("/healthz", probe(health.is_alive))
+    app.router.add_get("/readyz", probe(health.is_ready))
+    app.router.add_get("/startupz", probe(health.has_started))
+    app.router.add_get("/metrics", metrics)
+    return app
+
+
+async def start(health: Health, host: str, port: int) -> web.AppRunner:
+    """Serve until the runner's `cleanup()` is awaited; `runner.addresses` tells the port where `port` is 0.
+
+    Raises:
+        OSError: the address is taken.
+    """
+    runner = web.AppRunner(make_app(health), access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError:
+        await runner.cleanup()
+        raise
+    return runner
