@@ -43,6 +43,7 @@ _TABLE = _Table()
 
 # Digits and signs inside a word stand for letters ("th3 qu1ck"); a word needs as many letters as stand-ins.
 _LEET = str.maketrans("013457@$", "oieastas")
+_LEET_SIGN = re.compile(r"[013457@$](?:(?=[a-z])|(?<=[a-z].))")  # a cheap test: most prompts have none
 _LEET_WORD = re.compile(r"[a-z0-9@$]*(?:[a-z][013457@$]|[013457@$][a-z])[a-z0-9@$]*")
 
 
@@ -61,7 +62,7 @@ def fold(text: str) -> str:
     if not text.isascii():
         # Lower case comes first and last: some capitals decompose only as small letters, and the other way round.
         text = unicodedata.normalize("NFKD", text).lower().translate(_TABLE)
-    return _LEET_WORD.sub(_unleet, text)
+    return _LEET_WORD.sub(_unleet, text) if _LEET_SIGN.search(text) else text
 
 
 def visible(text: str) -> str:

@@ -19,7 +19,7 @@ def request(**fields: object) -> Request:
 
 
 def row(batch: PromptBatch, i: int = 0) -> list[int]:
-    return batch.tokens[i, : batch.lengths[i]].tolist()
+    return [int(token) for token in batch.tokens[i, : batch.lengths[i]]]
 
 
 texts = st.one_of(
