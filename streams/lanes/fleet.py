@@ -1,0 +1,25 @@
+"""The fleet lane: findings, keyed by the alert's identity, to alerts."""
+
+from detectors.alerting import Alerting
+from schemas.topics import FINDINGS, FLEET_CHECKPOINTS
+from streams.lane import LaneSpec
+from streams.settings import Settings
+
+
+def spec(settings: Settings) -> LaneSpec:
+    """The lane as the settings want it."""
+    fleet = settings.fleet
+
+    def make(partition: int) -> Alerting:
+        return Alerting(quiet_seconds=fleet.quiet_seconds, refresh_seconds=fleet.resend_seconds)
+
+    return LaneSpec(
+        name="fleet",
+        source=FINDINGS,
+        checkpoints=FLEET_CHECKPOINTS,
+        group=fleet.group,
+        make=make,
+        checkpoint_seconds=settings.detect.checkpoint_seconds,
+        checkpoint_events=settings.detect.checkpoint_events,
+        instance_id=settings.kafka.instance_id or None,
+    )
