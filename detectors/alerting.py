@@ -3,7 +3,7 @@
     (no state) ── finding ──► pending ── `fire_count` findings within `fire_span_s` ──► firing
     pending ── quiet ──► (forgotten, unsaid)        firing ── quiet ──► resolved (published, forgotten)
 
-Published are firing, a rise in severity, growth (at most once in `refresh_ms`), and resolved: a pending alert is
+Published are firing, a rise in severity, growth (at most once in `refresh_seconds`), and resolved: a pending alert is
 nothing to tell anyone. Findings of one identity share a key, so one partition of the findings topic owns it.
 """
 
@@ -34,16 +34,6 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _COMMON = ("tenant_id", "principal_hash", "router_name", "direction", "trigger_id", "window")
 
 
-class AlertingLimits(msgspec.Struct, frozen=True):
-    """Times in milliseconds of stream time; numbers per partition."""
-
-    quiet_ms: int = 900_000  # without findings: a firing alert resolves, a pending one is forgotten
-    refresh_ms: int = 60_000
-    most_pending: int = 20_000
-    most_firing: int = 10_000
-    remembered: int = 65_536  # finding ids; must exceed what the detect lane re-does after a crash
-
-
 class Episode(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     """An alert from its first finding to its end."""
 
@@ -65,16 +55,28 @@ _decode_marker = msgspec.msgpack.Decoder(Marker).decode
 class Alerting:
     """A Processor (detectors/processor.py) over one partition of the findings topic."""
 
-    def __init__(self, limits: AlertingLimits | None = None) -> None:
+    def __init__(
+        self,
+        quiet_seconds: float = 900.0,
+        refresh_seconds: float = 60.0,
+        *,
+        most_pending: int = 20_000,
+        most_firing: int = 10_000,
+        remembered: int = 65_536,
+    ) -> None:
+        """Seconds are of stream time. `remembered` finding ids: more than a crashed detect lane publishes again."""
         self.offset = 0
         self.time_ms = 0
         self.counters: Counter[str] = Counter()
-        self._limits = limits or AlertingLimits()
+        self._quiet_ms = round(quiet_seconds * 1000)
+        self._refresh_ms = round(refresh_seconds * 1000)
+        self._most_pending = most_pending
+        self._most_firing = most_firing
         # By fingerprint, each in the order of the last finding: what expires first, or is evicted, is first.
         self._pending: dict[str, Episode] = {}
         self._firing: dict[str, Episode] = {}
         self._grown: list[tuple[int, str]] = []  # heap of (when due, fingerprint): growth not published yet
-        self._recent = RecentIds(self._limits.remembered)
+        self._recent = RecentIds(remembered)
         self._dirty: set[str] = set()
         self._out: list[Output] = []
 
@@ -128,7 +130,7 @@ class Alerting:
             if raised:
                 self._publish(episode)
             elif episode.alert.count == episode.told_count + 1:
-                heappush(self._grown, (episode.told_ms + self._limits.refresh_ms, identity))
+                heappush(self._grown, (episode.told_ms + self._refresh_ms, identity))
                 self._refresh()
         elif self._may_fire(episode, kind):
             self._fire(identity, episode)
@@ -166,13 +168,13 @@ class Alerting:
         episode.alert.status = "firing"
         self._firing[identity] = episode
         self._publish(episode)
-        if len(self._firing) > self._limits.most_firing:
+        if len(self._firing) > self._most_firing:
             self.counters["evicted_firing"] += 1
             self._resolve(next(iter(self._firing)), self.time_ms)
 
     def _hold(self, identity: str, episode: Episode) -> None:
         self._pending[identity] = episode
-        if len(self._pending) > self._limits.most_pending:
+        if len(self._pending) > self._most_pending:
             self.counters["evicted_pending"] += 1
             oldest = next(iter(self._pending))
             del self._pending[oldest]
@@ -182,7 +184,7 @@ class Alerting:
 
     def _expire(self) -> None:
         """Forget what was pending, and resolve what was firing, and has been quiet."""
-        limit = self.time_ms - self._limits.quiet_ms
+        limit = self.time_ms - self._quiet_ms
         while self._pending:
             identity, episode = next(iter(self._pending.items()))
             if episode.last_ms > limit:
@@ -194,7 +196,7 @@ class Alerting:
             identity, episode = next(iter(self._firing.items()))
             if episode.last_ms > limit:
                 break
-            self._resolve(identity, episode.last_ms + self._limits.quiet_ms)
+            self._resolve(identity, episode.last_ms + self._quiet_ms)
 
     def _resolve(self, identity: str, end_ms: int) -> None:
         self.counters["resolved"] += 1
@@ -213,7 +215,7 @@ class Alerting:
                 self._publish(episode)
 
     def _due(self, episode: Episode) -> int:
-        return episode.told_ms + self._limits.refresh_ms
+        return episode.told_ms + self._refresh_ms
 
     def _publish(self, episode: Episode) -> None:
         alert = episode.alert

@@ -10,7 +10,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detectors.alerting import MARKER_KEY, MOST_EVIDENCE, Alerting, AlertingLimits
+from detectors.alerting import MARKER_KEY, MOST_EVIDENCE, Alerting
 from detectors.kinds import KINDS, fingerprint, labels_for
 from detectors.processor import Output
 from schemas.alerts import Alert
@@ -20,7 +20,6 @@ from schemas.verdicts import Finding
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 START_MS = int(START.timestamp() * 1000)
-LIMITS = AlertingLimits(quiet_ms=900_000, refresh_ms=60_000)
 
 
 @dataclass(frozen=True)
@@ -85,8 +84,8 @@ def states(outputs: Sequence[Output]) -> list[tuple[str, int]]:
     return [(alert.status, alert.count) for alert in alerts(outputs)]
 
 
-def run(log: Log, limits: AlertingLimits = LIMITS) -> tuple[Alerting, list[Output]]:
-    alerting = Alerting(limits)
+def run(log: Log, **bounds: int) -> tuple[Alerting, list[Output]]:
+    alerting = Alerting(quiet_seconds=900, refresh_seconds=60, **bounds)
     return alerting, alerting.apply(log.rows)
 
 
@@ -271,7 +270,7 @@ def test_live_alerts_are_bounded_and_the_longest_quiet_goes_first_with_a_resolve
         log.finding(number, str(number), trigger_id=f"t{number}")
     log.finding(5, "again", trigger_id="t0")
     log.finding(6, "new", trigger_id="t5")
-    alerting, out = run(log, AlertingLimits(most_firing=5))
+    alerting, out = run(log, most_firing=5)
     resolved = [alert for alert in alerts(out) if alert.status == "resolved"]
     assert [alert.trigger_id for alert in resolved] == ["t1"]
     assert alerting.counters["evicted_firing"] == 1
@@ -283,7 +282,7 @@ def test_a_flood_of_pending_alerts_evicts_no_firing_one() -> None:
     log.finding(0, "a")
     for number in range(100):
         log.finding(1, str(number), kind="novel_text", principal_hash=str(number))
-    alerting, out = run(log, AlertingLimits(most_pending=10, most_firing=10))
+    alerting, out = run(log, most_pending=10, most_firing=10)
     assert states(out) == [("firing", 1)]
     assert alerting.counters["evicted_pending"] == 90
 
@@ -319,7 +318,7 @@ def written(steps: list[Step]) -> Log:
     return log
 
 
-SMALL = AlertingLimits(most_firing=3, most_pending=2, remembered=256)
+SMALL = {"most_firing": 3, "most_pending": 2, "remembered": 256}
 
 
 @settings(deadline=None)
@@ -328,10 +327,10 @@ def test_neither_outputs_nor_state_depend_on_the_batches_or_on_restarts(
     steps: list[Step], data: st.DataObject
 ) -> None:
     log = written(steps)
-    whole, expected = run(log, SMALL)
+    whole, expected = run(log, **SMALL)
 
     checkpoints: dict[bytes, bytes | None] = {}
-    part, out, at = Alerting(SMALL), [], 0
+    part, out, at = Alerting(**SMALL), [], 0
     while at < len(log.rows):
         upto = data.draw(st.integers(at + 1, len(log.rows)))
         out += part.apply(log.rows[at:upto])
@@ -343,7 +342,7 @@ def test_neither_outputs_nor_state_depend_on_the_batches_or_on_restarts(
         assert changes[-1][0] == MARKER_KEY
         checkpoints |= dict(changes)
         if then == "restart":
-            before, part = part.snapshot(), Alerting(SMALL)
+            before, part = part.snapshot(), Alerting(**SMALL)
             for key, value in sorted(checkpoints.items()):  # compaction keeps the last of each, in some order
                 part.load(key, value)
             part.loaded()
@@ -358,7 +357,7 @@ def test_neither_outputs_nor_state_depend_on_the_batches_or_on_restarts(
 def test_each_alert_fires_once_and_resolves_exactly_once(steps: list[Step]) -> None:
     log = written(steps)
     log.tick(10**6)
-    alerting, out = run(log, SMALL)
+    alerting, out = run(log, **SMALL)
     by_id: dict[str, list[Alert]] = {}
     for alert in alerts(out):
         by_id.setdefault(alert.alert_id, []).append(alert)
