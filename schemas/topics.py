@@ -52,3 +52,8 @@ TRIGGERS = Topic("pointsman.triggers.v1", "Trigger", "trigger_id", "reviewers", 
 
 ALL = (EVENTS, AUDITS, TICKETS, VERDICTS, FINDINGS, DEADLETTERS, CHECKPOINTS, FLEET_CHECKPOINTS, ALERTS,
        THRESHOLDS, TRIGGERS)  # fmt: skip
+
+
+def named(topic: Topic, suffix: str = "") -> str:
+    """The topic's name in one installation: a suffix keeps several of them apart on a shared cluster."""
+    return topic.name + suffix
