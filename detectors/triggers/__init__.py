@@ -1,0 +1,1 @@
+"""Triggers known to the catalogue: lexical and semantic matching, their review, and growing new ones."""

@@ -1,0 +1,105 @@
+"""Lexical matching: which catalogued trigger's tokens does a prompt hold, weighed by their information.
+
+An inverted index by prefix filtering (Chaudhuri, Ganti and Kaushik, ICDE 2006; Bayardo, Ma and Srikant, WWW 2007):
+of each trigger only the tokens that are cheapest to look up are posted, until they hold most of its bits; a prompt
+that misses those cannot reach the share asked for. What remains is verified: the stretch of the prompt that
+holds most of the trigger's bits b, and the longest common subsequence l in it, score S = max(b / total, l / n) x
+(b + log2 l!): bits of content, and bits of order.
+
+A row is searched as a circle, so that a trigger split between a prompt's two ends is in one piece too.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.text import END_TOKENS
+from detectors.triggers.kernel import best_matches
+from detectors.vocabulary import FREE_BITS, SIZE, vocabulary
+
+POSTED_SHARE = 0.7  # of a trigger's bits that are in the index
+UNIT_TOKENS = (
+    64  # longer texts are matched in units of at most this many tokens: a cut may hold only a part of them
+)
+LEAST_BITS = 20.0  # fewer found bits are not even looked at
+
+assert UNIT_TOKENS <= END_TOKENS
+
+
+def flag_bits(units: int, at_thousand: float) -> float:
+    """Least score that flags: every tenfold catalogue makes chance matches likelier by about 8 bits of score."""
+    return min(max(at_thousand + 8 * math.log10(max(units, 1) / 1000), at_thousand - 2), at_thousand + 16)
+
+
+def units_of(tokens: NDArray[np.int32]) -> list[NDArray[np.int32]]:
+    """Cut a trigger's tokens into units of nearly equal length; no tokens, no units."""
+    if not len(tokens):
+        return []
+    return np.array_split(tokens, -(-len(tokens) // UNIT_TOKENS))
+
+
+@dataclass(frozen=True, slots=True)
+class LexicalMatches:
+    """Best match of each row. Where `unit` is -1 nothing was near, and the other columns say nothing."""
+
+    entry: NDArray[np.int32]  # (n,) index of the trigger among those given to the index, or -1
+    score: NDArray[np.float32]  # (n,) S, bits; 0 where nothing was near
+    share: NDArray[np.float32]  # (n,) part of the unit's bits in the span, 0..1
+    begin: NDArray[np.int32]  # (n,) span in the row's tokens; `end` runs over the row's end where the span wraps
+    end: NDArray[np.int32]
+
+
+class LexicalIndex:
+    """An immutable index of triggers' tokens (`text.tokenise`)."""
+
+    def __init__(self, triggers: Sequence[NDArray[np.int32]]) -> None:
+        cut = [(entry, unit) for entry, tokens in enumerate(triggers) for unit in units_of(tokens)]
+        self._entries = np.array([entry for entry, _ in cut], np.int32)
+        self._bits = bits = vocabulary().bits
+        sets = [unit[np.sort(np.unique(unit, return_index=True)[1])] for _, unit in cut]
+        sets = [distinct[bits[distinct] > 0] for distinct in sets]
+        frequency = np.bincount(np.concatenate([*sets, np.empty(0, np.int32)]), minlength=SIZE)
+        cost = frequency * np.exp2(-bits - FREE_BITS)  # postings read per token of natural text
+        self.total = np.array([bits[distinct].sum() for distinct in sets], np.float32)
+        posted = [self._posted(distinct, cost, total) for distinct, total in zip(sets, self.total, strict=True)]
+        held = np.array([bits[tokens].sum() for tokens in posted], np.float32)
+        self._rest = self.total - held
+        token = np.concatenate([*posted, np.empty(0, np.int32)])
+        owner = np.repeat(np.arange(len(cut), dtype=np.int32), [len(tokens) for tokens in posted])
+        order = np.argsort(token, kind="stable")
+        self._posts = np.searchsorted(token[order], np.arange(SIZE + 1)).astype(np.int64)
+        self._posted_units = np.ascontiguousarray(owner[order])
+        self._set_at, self._sets = _ragged(sets)
+        self._sequence_at, self._sequences = _ragged([unit for _, unit in cut])
+
+    def __len__(self) -> int:
+        """Number of units: what the flag threshold grows with."""
+        return len(self._entries)
+
+    def _posted(self, distinct: NDArray[np.int32], cost: NDArray[np.float64], total: float) -> NDArray[np.int32]:
+        cheapest = distinct[np.argsort(cost[distinct], kind="stable")]
+        before = np.cumsum(self._bits[cheapest]) - self._bits[cheapest]
+        return cheapest[before < POSTED_SHARE * total]
+
+    def match(
+        self, rows: NDArray[np.int32], sizes: NDArray[np.int32], least_share: float, least_bits: float = LEAST_BITS
+    ) -> LexicalMatches:
+        """The best match of each token row (n, width) of `sizes` tokens, at a share of `least_share` or more."""
+        n = len(rows)
+        unit, begin, end = (np.empty(n, np.int32) for _ in range(3))
+        score, share = np.empty(n, np.float32), np.empty(n, np.float32)
+        best_matches(
+            rows, sizes, self._bits, self._posts, self._posted_units, self.total, self._rest, self._set_at, self._sets,
+            self._sequence_at, self._sequences, least_share, least_bits, unit, score, share, begin, end,
+        )  # fmt: skip
+        entry = np.where(unit >= 0, self._entries[unit], -1).astype(np.int32) if len(self) else unit
+        return LexicalMatches(entry, score, share, begin, end)
+
+
+def _ragged(parts: Sequence[NDArray[np.int32]]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    offsets = np.zeros(len(parts) + 1, np.int64)
+    offsets[1:] = np.cumsum([len(part) for part in parts])
+    return offsets, np.concatenate([*parts, np.empty(0, np.int32)]).astype(np.int32)
