@@ -29,7 +29,7 @@ def open_engine(path: str | Path) -> Any:
         EngineTaken: the path is open in another process, or this process has another path open.
     """
     try:
-        return clickhouse_connect.get_client(interface="chdb", path=str(path))
+        return clickhouse_connect.get_client(interface="chdb", path=str(path), tz_mode="aware")
     except ProgrammingError as error:
         raise engine_taken(path, error) from error
 

@@ -1,0 +1,1 @@
+"""The history: tables and their rows, numbered migrations (`NNNN_*.sql`), named queries (`queries/*.sql`)."""
