@@ -8,7 +8,6 @@ place msgspec names, and never quotes the event. Events may come as CloudEvents 
 import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Literal, NoReturn, Protocol, TypeVar, get_args
 
@@ -80,11 +79,7 @@ class _Envelope(msgspec.Struct):
 _encoder = msgspec.json.Encoder()
 _event_decoder: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
 _envelope_decoder = msgspec.json.Decoder(_Envelope)
-
-
-@lru_cache(maxsize=64)
-def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(kind)
+_decoders: dict[type, msgspec.json.Decoder[Any]] = {}  # one a record type
 
 
 def decode_event(record: Record) -> AnyEvent | None:
@@ -132,7 +127,8 @@ def decode(kind: type[T], record: Record) -> T:
     if not value:
         raise InvalidRecord("empty", record, detail="no value")
     try:
-        decoded: T = _decoder(kind).decode(value)
+        decoder = _decoders.get(kind) or _decoders.setdefault(kind, msgspec.json.Decoder(kind))
+        decoded: T = decoder.decode(value)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         _refuse(error, value, record, "$")
     return decoded
