@@ -3,8 +3,8 @@
     (no state) ── finding ──► pending ── `fire_count` findings within `fire_span_s` ──► firing
     pending ── quiet ──► (forgotten, unsaid)        firing ── quiet ──► resolved (published, forgotten)
 
-Published are firing, a rise in severity, growth (at most once in `refresh_seconds`), and resolved: a pending alert is
-nothing to tell anyone. Findings of one identity share a key, so one partition of the findings topic owns it.
+Published are firing, a rise in severity, growth (at most once in `refresh_seconds`), and resolved: a pending
+alert is nothing to tell anyone. Findings of one identity share a key, so one partition of the findings topic owns it.
 """
 
 from collections import Counter
@@ -103,7 +103,7 @@ class Alerting:
         return out
 
     def _dead_letter(self, error: InvalidRecord, record: Record) -> None:
-        self.counters["dead_letters"] += 1
+        self.counters[f"dead_letters.alert.{error.reason}"] += 1
         headers = dead_letter_headers(error, record, "alert")
         self._out.append(
             Output(DEADLETTERS.name, record.key or b"", record.value or b"", headers, record.partition)
@@ -111,12 +111,11 @@ class Alerting:
 
     def _on_finding(self, finding: Finding, kind: Kind, offset: int) -> None:
         if not kind.pages:
-            self.counters["context"] += 1
+            self.counters["oddities.context_finding"] += 1
             return
         if not self._recent.add(finding.finding_id):
-            self.counters["duplicates"] += 1
+            self.counters["oddities.duplicate_finding"] += 1
             return
-        self.counters["findings"] += 1
         identity = fingerprint(finding.labels)
         episode = self._firing.pop(identity, None) or self._pending.pop(identity, None)
         if episode is None:
@@ -163,19 +162,19 @@ class Alerting:
         return len(episode.arrivals) == kind.fire_count and within
 
     def _fire(self, identity: str, episode: Episode) -> None:
-        self.counters["fired"] += 1
+        self.counters["alert_transitions.firing"] += 1
         episode.arrivals = []
         episode.alert.status = "firing"
         self._firing[identity] = episode
         self._publish(episode)
         if len(self._firing) > self._most_firing:
-            self.counters["evicted_firing"] += 1
+            self.counters["state_evictions.firing_alerts"] += 1
             self._resolve(next(iter(self._firing)), self.time_ms)
 
     def _hold(self, identity: str, episode: Episode) -> None:
         self._pending[identity] = episode
         if len(self._pending) > self._most_pending:
-            self.counters["evicted_pending"] += 1
+            self.counters["state_evictions.pending_alerts"] += 1
             oldest = next(iter(self._pending))
             del self._pending[oldest]
             self._dirty.add(oldest)
@@ -189,7 +188,7 @@ class Alerting:
             identity, episode = next(iter(self._pending.items()))
             if episode.last_ms > limit:
                 break
-            self.counters["lapsed"] += 1
+            self.counters["alert_transitions.lapsed"] += 1
             del self._pending[identity]
             self._dirty.add(identity)
         while self._firing:
@@ -199,7 +198,7 @@ class Alerting:
             self._resolve(identity, episode.last_ms + self._quiet_ms)
 
     def _resolve(self, identity: str, end_ms: int) -> None:
-        self.counters["resolved"] += 1
+        self.counters["alert_transitions.resolved"] += 1
         episode = self._firing.pop(identity)
         episode.alert.status = "resolved"
         episode.alert.ends_at = _time(end_ms)

@@ -48,9 +48,17 @@ class Case(msgspec.Struct, kw_only=True, gc=False):
 class PromptDetector(Protocol):
     """A pure function of prompts; holds an artefact (catalogue, model), no state."""
 
-    name: str
-    version: str
-    kinds: tuple[str, ...]  # kinds of finding that it can make (`detectors/kinds.py`)
+    @property
+    def name(self) -> str:
+        """As in verdicts, thresholds and metrics."""
+
+    @property
+    def version(self) -> str:
+        """Of its method and artefact: verdicts carry it."""
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds of finding that it can make (`detectors/kinds.py`)."""
 
     def score_batch(self, prompts: "PromptBatch") -> list[Answer]:
         """One answer a prompt, in order. Never raises for a prompt's content."""
@@ -59,9 +67,17 @@ class PromptDetector(Protocol):
 class StreamDetector(Protocol):
     """Keyed state over one partition's log; bounded, seeded, deterministic."""
 
-    name: str
-    version: str
-    kinds: tuple[str, ...]
+    @property
+    def name(self) -> str:
+        """As in verdicts, thresholds, metrics and state keys."""
+
+    @property
+    def version(self) -> str:
+        """Of its method: verdicts carry it."""
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds of finding that it can make (`detectors/kinds.py`)."""
 
     def score(self, case: Case) -> Answer:
         """Judge without changing anything: two calls in a row give the same answer."""

@@ -4,12 +4,13 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Literal
 
 import msgspec
 
 from detectors.contract import Case, PromptFacts, StreamDetector
 from detectors.joins import Entry, Joins, Key
-from detectors.kinds import KINDS, labels_for
+from detectors.kinds import KINDS, fingerprint, labels_for
 from detectors.panel import PromptPanel, add_answer
 from detectors.processor import Output, Record
 from schemas.checkpoints import Marker
@@ -80,7 +81,7 @@ class Judge:
             return error
 
     def _dead_letter(self, error: InvalidRecord, record: Record, stage: str) -> None:
-        self.counters["dead_letters"] += 1
+        self.counters[f"dead_letters.{stage}.{error.reason}"] += 1
         headers = dead_letter_headers(error, record, stage)
         self._out.append(
             Output(DEADLETTERS.name, record.key or b"", record.value or b"", headers, record.partition)
@@ -93,10 +94,10 @@ class Judge:
         known = self._joins.waiting.get(key) or self._joins.settled.get(key)
         if known is not None and known.request is not None:
             if known.request.event_id == event.event_id:
-                self.counters["duplicate_requests"] += 1
+                self.counters["oddities.duplicate_request"] += 1
                 return
             # Another request under the same id: a client may choose ids, so it is judged like any other.
-            self.counters["request_ids_reused"] += 1
+            self.counters["oddities.request_id_reused"] += 1
             if known.settled_ms:
                 self._joins.drop(key)
             else:
@@ -124,9 +125,9 @@ class Judge:
     def _later_route(self, key: Key, entry: Entry, event: Route) -> None:
         """A further attempt or a fail-over (or a route after its grace): judged, but the verdict stands."""
         if entry.route is not None and entry.route.event_id == event.event_id:
-            self.counters["duplicate_routes"] += 1
+            self.counters["oddities.duplicate_route"] += 1
             return
-        self.counters["late_routes" if entry.route is None else "further_routes"] += 1
+        self.counters["joins.route_late" if entry.route is None else "oddities.further_route"] += 1
         entry.route = event
         self._joins.touch(key)
         self._judge_case(entry, PromptFacts(), None, event.event_id)
@@ -141,7 +142,7 @@ class Judge:
         if len(entry.outcomes) < MOST_EARLY_OUTCOMES:
             entry.outcomes = [*entry.outcomes, event]
         else:
-            self.counters["outcomes_dropped"] += 1
+            self.counters["oddities.early_outcome_dropped"] += 1
         self._joins.touch(key)
 
     def _expire(self) -> None:
@@ -149,14 +150,13 @@ class Judge:
         for key in joins.overdue(self.time_ms - limits.join_grace_ms, limits.most_waiting):
             entry = joins.waiting[key]
             if entry.request is None:
-                self.counters["request_missing"] += 1
+                self.counters["joins.request_missing"] += 1
                 joins.drop(key)
             else:
-                self.counters["route_missing"] += 1
+                self.counters["joins.route_missing"] += 1
                 self._give_verdict(key, entry)
-        self.counters["settled_cut"] += joins.forget_settled(
-            self.time_ms - limits.outcome_ttl_ms, limits.most_settled
-        )
+        if cut := joins.forget_settled(self.time_ms - limits.outcome_ttl_ms, limits.most_settled):
+            self.counters["joins.evicted"] += cut
 
     # --- judging
 
@@ -167,6 +167,8 @@ class Judge:
         outcomes = entry.outcomes
         self._judge_case(entry, facts, None, request.event_id)
         self._emit_verdict(entry, request, facts)
+        if entry.route is not None:
+            self.counters["joins.met"] += 1
         self._joins.settle(key, self.time_ms, self.offset - 1)
         for outcome in outcomes:
             self._judge_case(entry, PromptFacts(), outcome, outcome.event_id)
@@ -194,8 +196,10 @@ class Judge:
             except Exception:
                 log.exception("detector %s could not learn", detector.name)
                 facts.failed.append(detector.name)
-        if facts.failed:
-            self.counters["detector_failures"] += len(facts.failed)
+        for name in facts.failed:
+            self.counters[f"detector_errors.{name}"] += 1
+        for name in facts.unable:
+            self.counters[f"detector_unable.{name}"] += 1
         for reason in facts.reasons:
             if reason.flagged:
                 self._emit_finding(reason, case, cause)
@@ -203,9 +207,13 @@ class Judge:
     def _emit_verdict(self, entry: Entry, request: Request, facts: PromptFacts) -> None:
         route = entry.route
         flagged = any(reason.flagged for reason in facts.reasons)
-        unjudged = "" if flagged else self._why_unjudged(facts)
-        self.counters["verdicts"] += 1
-        self.counters[f"unjudged.{unjudged}" if unjudged else "flagged" if flagged else "clean"] += 1
+        unjudged: UnjudgedReason | Literal[""] = "" if flagged else self._why_unjudged(facts)
+        decision: Literal["unjudged", "flagged", "clean"] = (
+            "unjudged" if unjudged else "flagged" if flagged else "clean"
+        )
+        self.counters[f"verdicts.{decision}"] += 1
+        if unjudged:
+            self.counters[f"unjudged.{unjudged}"] += 1
         verdict = Verdict(
             verdict_id=stable_id("verdict", request.tenant_id, request.principal_hash, request.event_id),
             request_id=request.request_id,
@@ -214,7 +222,7 @@ class Judge:
             time=_when(self.time_ms),
             tenant_id=request.tenant_id,
             principal_hash=request.principal_hash,
-            decision="unjudged" if unjudged else "flagged" if flagged else "clean",
+            decision=decision,
             unjudged_reason=unjudged,
             reasons=sorted(facts.reasons, key=lambda r: (not r.flagged, r.threshold - r.score, r.detector)),
             scores=facts.scores,
@@ -235,11 +243,9 @@ class Judge:
             verdict.difficulty_score = route.difficulty_score
             verdict.cost_estimate_usd = route.cost_estimate_usd
             verdict.cache_hit, verdict.fallback_from = route.cache_hit, route.fallback_from
-        self._out.append(
-            Output(VERDICTS.name, verdict.verdict_id.encode(), encode(verdict), (), self._partition)
-        )
+        self._out.append(Output(VERDICTS.name, verdict.verdict_id.encode(), encode(verdict), (), self._partition))
 
-    def _why_unjudged(self, facts: PromptFacts) -> UnjudgedReason | str:
+    def _why_unjudged(self, facts: PromptFacts) -> UnjudgedReason | Literal[""]:
         if facts.failed:
             return "error"
         names = {detector.name for detector in self._panel.detectors}
@@ -277,10 +283,9 @@ class Judge:
             note=reason.note,
         )
         finding.labels = labels_for(kind, finding)
-        self.counters["findings"] += 1
+        self.counters[f"findings.{reason.detector}.{reason.kind}"] += 1
         # Keyed by the alert's identity: one partition of the fleet lane owns it.
-        key = stable_id(*(f"{name}={value}" for name, value in sorted(finding.labels.items())))
-        self._out.append(Output(FINDINGS.name, key.encode(), encode(finding)))
+        self._out.append(Output(FINDINGS.name, fingerprint(finding.labels).encode(), encode(finding)))
 
     # --- state
 

@@ -4,6 +4,7 @@ A lane (streams/lane.py) owns the I/O: it reads records, applies them, publishes
 changed keys and the marker as one checkpoint, and reloads them. Replay runs the same processors on a file.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -26,6 +27,7 @@ class Processor(Protocol):
     """One partition's judgement, without I/O."""
 
     offset: int  # next input offset: records before it are skipped as done
+    counters: Counter[str]  # part of the state; `name.label.label`, as streams/metrics.py counts them
 
     def apply(self, records: Sequence[Record]) -> list[Output]:
         """Take records in offset order; the outputs and the state do not depend on how they are batched."""

@@ -6,11 +6,11 @@ class DeadLetterLimitExceeded(RuntimeError):
 
 
 class DeadLetterLimit:
-    """Watches one partition: at most `max_ratio` of any `window` successive records may be dead letters."""
+    """Watches one partition: beyond `min_count` dead letters, at most `max_ratio` of its records may be such."""
 
-    def __init__(self, max_ratio: float, window: int) -> None:
+    def __init__(self, max_ratio: float, min_count: int) -> None:
         self._max_ratio = max_ratio
-        self._window = window
+        self._min_count = min_count
         self._records = 0
         self._letters = 0
 
@@ -18,16 +18,15 @@ class DeadLetterLimit:
         """Count a batch.
 
         Raises:
-            DeadLetterLimitExceeded: the window is full and its ratio is over the limit.
+            DeadLetterLimitExceeded: there are too many, in number and in ratio.
         """
         self._records += records
         self._letters += letters
-        if self._records < self._window:
-            return
-        ratio = self._letters / self._records
-        if ratio > self._max_ratio:
+        if self._letters >= self._min_count and self._letters > self._max_ratio * self._records:
             raise DeadLetterLimitExceeded(
                 f"{self._letters} of the last {self._records} records of {topic}[{partition}] are dead letters"
-                f" ({ratio:.0%}, limit {self._max_ratio:.0%}): stopped instead of pouring the topic away"
+                f" (limit {self._max_ratio:.0%}): stopped instead of pouring the topic away"
             )
-        self._records = self._letters = 0
+        if self._records >= 10 * self._min_count:  # the distant past counts half
+            self._records //= 2
+            self._letters //= 2

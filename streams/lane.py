@@ -19,7 +19,7 @@ from typing import Any
 import faust
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, ProducerFenced
 from mode import Service
 
 from detectors.processor import Output, Processor, Record
@@ -50,8 +50,8 @@ class LaneSpec:
     checkpoint_events: int = 10_000
     tick_seconds: float = 1.0  # of silence, after which an idle partition that waits is moved on
     batch_records: int = 2_000
-    dead_letter_max_ratio: float = 0.9
-    dead_letter_window: int = 50_000
+    dead_letter_max_ratio: float = 0.95
+    dead_letter_min_count: int = 100_000
     session_timeout_ms: int = 10_000
     instance_id: str | None = None  # static membership: back within seconds after a crash
 
@@ -69,6 +69,7 @@ class Owned:
     loading: asyncio.Task[None] | None = None
     ready: bool = False
     closed: bool = False
+    counted: dict[str, int] = field(default_factory=dict)  # counters as last given to the metrics
     checkpointed_at: float = 0.0
     checkpointed_offset: int = 0
     active_at: float = 0.0
@@ -195,15 +196,19 @@ class Lane(Service):
                 return  # revoked while it waited: the new owner reads it from the marker
             loop = asyncio.get_running_loop()
             try:
-                outputs = await loop.run_in_executor(self._judging, owned.processor.apply, records)
+                with metrics.STAGE_SECONDS.labels(self.spec.name, "judge").time():
+                    outputs = await loop.run_in_executor(self._judging, owned.processor.apply, records)
                 await self._publish(owned, outputs)
             except BaseException as error:  # half a batch is in the state: no checkpoint from here on
                 self._fatal = self._fatal or error
                 raise
             owned.active_at = loop.time()
         letters = sum(output.topic == DEADLETTERS.name for output in outputs)
-        metrics.EVENTS_CONSUMED.labels(self.spec.name, self.spec.source.name, "ok").inc(len(records) - letters)
-        metrics.EVENTS_CONSUMED.labels(self.spec.name, self.spec.source.name, "dead_letter").inc(letters)
+        consumed = metrics.EVENTS_CONSUMED
+        consumed.labels(self.spec.name, self.spec.source.name, "ok").inc(len(records) - letters)
+        consumed.labels(self.spec.name, self.spec.source.name, "invalid").inc(letters)
+        metrics.BATCH_EVENTS.labels(self.spec.name).observe(len(records))
+        owned.counted = metrics.count(owned.processor.counters, owned.counted)
         self._health.progress(self.spec.name)
         owned.limit.add(len(records), letters, self._source, owned.partition)
 
@@ -257,6 +262,8 @@ class Lane(Service):
             await self._checkpoint(owned)
         except Exception as error:
             # Fenced or refused while owning: what follows would be written beside the owner's.
+            result = "fenced" if isinstance(error, ProducerFenced) else "failed"
+            metrics.CHECKPOINTS.labels(self.spec.name, result).inc()
             if not owned.closed:
                 self._fatal = self._fatal or error
 
@@ -268,12 +275,15 @@ class Lane(Service):
             owned.checkpointed_at = asyncio.get_running_loop().time()
             if offset == owned.checkpointed_offset:
                 return
-            with metrics.STAGE_SECONDS.labels(self.spec.name, "checkpoint").time():
-                deliveries, owned.deliveries = owned.deliveries, []
-                changes = owned.processor.changes()
+            deliveries, owned.deliveries = owned.deliveries, []
+            changes = owned.processor.changes()
+            with metrics.STAGE_SECONDS.labels(self.spec.name, "publish").time():
                 for delivery in deliveries:
                     await delivery
+            with metrics.STAGE_SECONDS.labels(self.spec.name, "checkpoint").time():
                 await owned.checkpoints.write(changes)
+            metrics.CHECKPOINTS.labels(self.spec.name, "ok").inc()
+            metrics.CHECKPOINT_KEYS.labels(self.spec.name).inc(len(changes))
             owned.checkpointed_offset = offset
         try:  # for lag tools only: nobody resumes from it
             await self._consumer.commit({TopicPartition(self._source, owned.partition): offset})
@@ -310,7 +320,7 @@ class Lane(Service):
                 partition,
                 self.spec.make(partition),
                 Checkpoints(self._connection, named(self.spec.checkpoints, self._suffix), partition, self._group),
-                DeadLetterLimit(self.spec.dead_letter_max_ratio, self.spec.dead_letter_window),
+                DeadLetterLimit(self.spec.dead_letter_max_ratio, self.spec.dead_letter_min_count),
             )
             owned.loading = asyncio.create_task(self._load(owned))
         log.info("lane %s is given %s", self.spec.name, sorted(partitions))
@@ -323,6 +333,7 @@ class Lane(Service):
                 owned.processor = state  # nobody wrote since it was left: no need to read it again
             else:
                 await owned.checkpoints.load(owned.processor)
+            owned.counted = dict(owned.processor.counters)
             if owned.closed:
                 return
             at = TopicPartition(self._source, owned.partition)

@@ -4,7 +4,7 @@ Labels are bounded: never a principal, a request, a tenant, or free text of an e
 where you can (a label lookup costs about a microsecond).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import NamedTuple
 
@@ -65,7 +65,7 @@ EVENTS_CONSUMED = _counter(
     "events_consumed", "Records read.", lane=_LANE, topic="the topics", result="ok, dead_letter"
 )
 DEAD_LETTERS = _counter(
-    "dead_letters", "Records sent to the dead letters.", stage="decode, judge, audit", reason=_REASON
+    "dead_letters", "Records sent to the dead letters.", stage="decode, alert, audit", reason=_REASON
 )
 GATEWAY_EVENTS = _counter(
     "gateway_events", "Events taken from gateways by our own endpoints.",
@@ -109,12 +109,20 @@ TRANSFORMER_PROMPTS = _counter(
 CATALOGUE_VERSION = _gauge("catalogue_version", "Version of the trigger catalogue in force.")
 CATALOGUE_ENTRIES = _gauge("catalogue_entries", "Entries matched.", kind="lexical, semantic")
 
+ODDITIES = _counter(
+    "oddities", "Valid but out of the ordinary; each is judged or counted, none is an error.",
+    what="duplicate_request, duplicate_route, request_id_reused, further_route, early_outcome_dropped,"
+    " duplicate_finding, context_finding",
+)  # fmt: skip
+
 # Alerts
 ALERTS_FIRING = _gauge(
     "alerts_firing", "Alerts that fire now.",
     category="the categories of `schemas/verdicts.py`", severity="info, warning, critical",
 )  # fmt: skip
-ALERT_TRANSITIONS = _counter("alert_transitions", "Alerts that changed state.", status="pending, firing, resolved")
+ALERT_TRANSITIONS = _counter(
+    "alert_transitions", "Alerts that changed state; lapsed: never fired.", status="firing, resolved, lapsed"
+)
 TIME_TO_ALERT = _histogram("time_to_alert_seconds", "From the first event behind an alert to its firing.", _SLOW)
 NOTIFICATIONS = _counter(
     "notifications", "Notifications sent.", channel="the notifiers' names", result="ok, failed, dropped"
@@ -138,6 +146,29 @@ LOG_DROPPED = _counter("log_dropped", "Log records held back by the rate limit."
 BUILD = Info("build", "What runs.", namespace=PREFIX, registry=REGISTRY)
 BUILD.info({"version": version("pointsman")})
 DEFINITIONS.append(Definition(f"{PREFIX}_build_info", "gauge", "What runs; always 1.", {"version": "the release"}))
+
+# A processor's counters (`name.label.label`) by the metric that they belong to.
+_COUNTED = {
+    "verdicts": VERDICTS,
+    "unjudged": UNJUDGED,
+    "joins": JOINS,
+    "findings": FINDINGS,
+    "detector_errors": DETECTOR_ERRORS,
+    "detector_unable": DETECTOR_UNABLE,
+    "state_evictions": STATE_EVICTIONS,
+    "dead_letters": DEAD_LETTERS,
+    "oddities": ODDITIES,
+    "alert_transitions": ALERT_TRANSITIONS,
+}
+
+
+def count(counters: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
+    """Give the metrics what a processor's counters have grown by since `before`; return them as they are now."""
+    for key, value in counters.items():
+        if grown := value - before.get(key, 0):
+            name, *labels = key.split(".")
+            _COUNTED[name].labels(*labels).inc(grown)
+    return dict(counters)
 
 
 def exposition() -> bytes:

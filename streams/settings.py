@@ -80,16 +80,16 @@ class Detect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = 2.0
     outcome_ttl_seconds: Annotated[
         float, Positive, Meta(description="stream time that a judged request is kept for its outcomes")
-    ] = 600.0
+    ] = 300.0
     transformer_per_second: Annotated[
         float, Meta(ge=0, le=10_000, description="budget of the full sentence transformer, prompts; 0: off")
     ] = 0.0
     dead_letter_max_ratio: Annotated[
         float, Meta(gt=0, le=1, description="share of invalid events beyond which the lane stops instead")
-    ] = 0.5
+    ] = 0.95
     dead_letter_min_count: Annotated[
         int, Meta(ge=1, le=10_000_000, description="invalid events before that share is looked at")
-    ] = 1_000
+    ] = 100_000
 
 
 class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -98,7 +98,7 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     group: Annotated[str, Meta(min_length=1, description="consumer group")] = "pointsman-fleet"
     quiet_seconds: Annotated[
         float, Positive, Meta(description="stream time without a finding after which an alert resolves")
-    ] = 300.0
+    ] = 900.0
     resend_seconds: Annotated[float, Positive, Meta(description="between refreshes of a firing alert")] = 60.0
 
 

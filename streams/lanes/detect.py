@@ -29,6 +29,6 @@ def spec(settings: Settings, panel: PromptPanel) -> LaneSpec:
         checkpoint_events=detect.checkpoint_events,
         tick_seconds=min(1.0, detect.join_grace_seconds / 2),
         dead_letter_max_ratio=detect.dead_letter_max_ratio,
-        dead_letter_window=detect.dead_letter_window,
+        dead_letter_min_count=detect.dead_letter_min_count,
         instance_id=settings.kafka.instance_id or None,
     )

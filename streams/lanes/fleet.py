@@ -1,6 +1,6 @@
 """The fleet lane: findings, keyed by the alert's identity, to alerts."""
 
-from detectors.alerting import Alerting
+from detectors.alerting import Alerting, AlertingLimits
 from schemas.topics import FINDINGS, FLEET_CHECKPOINTS
 from streams.lane import LaneSpec
 from streams.settings import Settings
@@ -9,9 +9,12 @@ from streams.settings import Settings
 def spec(settings: Settings) -> LaneSpec:
     """The lane as the settings want it."""
     fleet = settings.fleet
+    limits = AlertingLimits(
+        quiet_ms=round(fleet.quiet_seconds * 1000), refresh_ms=round(fleet.resend_seconds * 1000)
+    )
 
     def make(partition: int) -> Alerting:
-        return Alerting(quiet_seconds=fleet.quiet_seconds, refresh_seconds=fleet.resend_seconds)
+        return Alerting(limits)
 
     return LaneSpec(
         name="fleet",

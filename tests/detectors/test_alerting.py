@@ -173,7 +173,7 @@ def test_what_was_only_pending_is_forgotten_unsaid() -> None:
     alerting, out = run(log)
     assert out == []
     assert not alerting.waiting()
-    assert alerting.counters["lapsed"] == 1
+    assert alerting.counters["alert_transitions.lapsed"] == 1
 
 
 def test_context_kinds_never_alert() -> None:
@@ -182,7 +182,7 @@ def test_context_kinds_never_alert() -> None:
         log.finding(number, str(number), kind="probing")
     alerting, out = run(log)
     assert out == []
-    assert alerting.counters["context"] == 50
+    assert alerting.counters["oddities.context_finding"] == 50
 
 
 def test_identity_is_the_labels_and_nothing_else() -> None:
@@ -261,7 +261,7 @@ def test_a_broken_finding_is_a_dead_letter_with_its_bytes() -> None:
             reason, value, FINDINGS.name, 3, 0,
         )  # fmt: skip
         assert read.headers == [("h", b"1")]
-        assert alerting.counters["dead_letters"] == 1
+        assert [name for name in alerting.counters if name.startswith("dead_letters.alert.")]
 
 
 def test_live_alerts_are_bounded_and_the_longest_quiet_goes_first_with_a_resolve() -> None:
@@ -273,7 +273,7 @@ def test_live_alerts_are_bounded_and_the_longest_quiet_goes_first_with_a_resolve
     alerting, out = run(log, most_firing=5)
     resolved = [alert for alert in alerts(out) if alert.status == "resolved"]
     assert [alert.trigger_id for alert in resolved] == ["t1"]
-    assert alerting.counters["evicted_firing"] == 1
+    assert alerting.counters["state_evictions.firing_alerts"] == 1
     assert alerting.firing == 5
 
 
@@ -284,7 +284,7 @@ def test_a_flood_of_pending_alerts_evicts_no_firing_one() -> None:
         log.finding(1, str(number), kind="novel_text", principal_hash=str(number))
     alerting, out = run(log, most_pending=10, most_firing=10)
     assert states(out) == [("firing", 1)]
-    assert alerting.counters["evicted_pending"] == 90
+    assert alerting.counters["state_evictions.pending_alerts"] == 90
 
 
 # --- a function of the log
@@ -366,7 +366,8 @@ def test_each_alert_fires_once_and_resolves_exactly_once(steps: list[Step]) -> N
         assert [alert.status for alert in history[:-1]] == ["firing"] * (len(history) - 1)
         assert history[-1].status == "resolved"
     assert alerting.firing == 0
-    assert alerting.counters["fired"] == alerting.counters["resolved"] == len(by_id)
+    counters = alerting.counters
+    assert counters["alert_transitions.firing"] == counters["alert_transitions.resolved"] == len(by_id)
 
 
 @settings(deadline=None)

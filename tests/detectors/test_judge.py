@@ -119,7 +119,7 @@ def test_without_a_route_the_verdict_comes_after_the_grace() -> None:
     (verdict,) = verdicts(judge.apply([tick(2, NOON_MS + 1_000)]))
     assert verdict.route_missing
     assert not judge.waiting()
-    assert judge.counters["route_missing"] == 1
+    assert judge.counters["joins.route_missing"] == 1
 
 
 def test_joins_expire_before_each_event_not_per_batch() -> None:
@@ -170,8 +170,8 @@ def test_a_repeated_event_gives_no_second_verdict() -> None:
     judge = make()
     out = judge.apply(records([request(), request(), route(), request(), route()]))
     assert len(verdicts(out)) == 1
-    assert judge.counters["duplicate_requests"] == 2
-    assert judge.counters["duplicate_routes"] == 1
+    assert judge.counters["oddities.duplicate_request"] == 2
+    assert judge.counters["oddities.duplicate_route"] == 1
 
 
 def test_a_request_id_used_again_is_judged_again() -> None:
@@ -182,7 +182,7 @@ def test_a_request_id_used_again_is_judged_again() -> None:
     assert [v.decision for v in verdicts(out)] == ["clean", "flagged"]
     waiting_twice = judge.apply([record(request("r9", event_id="a"), 4), record(request("r9", event_id="b"), 5)])
     assert [v.event_id for v in verdicts(waiting_twice)] == ["a"]
-    assert judge.counters["request_ids_reused"] == 2
+    assert judge.counters["oddities.request_id_reused"] == 2
 
 
 def test_the_same_request_id_of_two_principals_are_two_requests() -> None:
@@ -199,7 +199,7 @@ def test_a_further_attempt_is_judged_but_the_verdict_stands() -> None:
     judge = make()
     out = judge.apply(records([request(), route(), route(event_id="second", attempt=1, selected_model="large")]))
     assert [v.selected_model for v in verdicts(out)] == ["small"]
-    assert judge.counters["further_routes"] == 1
+    assert judge.counters["oddities.further_route"] == 1
 
 
 def test_outcomes_reach_detectors_before_and_after_the_verdict() -> None:
@@ -225,7 +225,7 @@ def test_waiting_and_settled_are_bounded() -> None:
     out += judge.apply([tick(10, NOON_MS + 10_000)])
     assert len({v.request_id for v in verdicts(out)}) == 10
     assert sum(key.startswith(b"s/") for key in judge.snapshot()) <= 4
-    assert judge.counters["settled_cut"] > 0
+    assert judge.counters["joins.evicted"] > 0
 
 
 EVENTS_OF_ONE = st.sampled_from(["request", "again", "route", "route2", "outcome", "rubbish", "tick"])
@@ -308,7 +308,7 @@ def test_every_request_event_gets_exactly_one_verdict(log: list[FileRecord]) -> 
     counts = Counter(v.event_id for v in verdicts(out))
     sent = {msgspec.json.decode(r.value or b"")["event_id"] for r in log if b'"request"' in (r.value or b"")}
     assert set(counts) == sent
-    if not judge.counters["request_ids_reused"]:
+    if not judge.counters["oddities.request_id_reused"]:
         assert set(counts.values()) <= {1}
 
 
