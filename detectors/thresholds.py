@@ -4,7 +4,18 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 # What ships: each was set on development splits by `make eval` (docs/detectors has the tables). Higher is looser.
-DEFAULTS: Mapping[str, float] = MappingProxyType({})
+DEFAULTS: Mapping[str, float] = MappingProxyType(
+    {
+        "coverage.guardrail_gap": 0.2,
+        "coverage.unjudged_share": 0.05,
+        "coverage.unsafe_share": 0.02,
+        "spend.fleet": 12.0,
+        "spend.floor_usd_per_hour": 0.1,
+        "spend.price": 30.0,
+        "spend.rate": 12.0,
+        "spend.tier_odds": 12.0,
+    }
+)
 
 
 class Thresholds:

@@ -1,0 +1,264 @@
+"""Coverage: is every route judged and guarded, and what do its answers turn out to be? Counts, no learning.
+
+The invariant over all routes: for each (router, model, tier, cache hit, fail-over, stream) the exact number of
+requests, outcomes, guardrail verdicts and unsafe answers since the beginning, and a recent part of them. Findings
+compare the recent part with the router's other routes and with the route's own past, by Wilson score
+intervals (Wilson 1927; Brown, Cai and DasGupta 2001, section 3.1.1), so that few requests say little.
+"""
+
+import hashlib
+import math
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+from detectors.contract import Answer, Case
+from detectors.keyed import Keyed, compound_key
+from detectors.thresholds import Thresholds
+from schemas.events import Outcome, Route
+from schemas.verdicts import Reason
+
+CAPACITY = 4096  # routes in all
+ROUTES_OF_ROUTER = 128  # beyond: one shared row a router, so that a check stays cheap whatever a client invents
+LOOK_EVERY = 25  # outcomes (or requests) of a route between two looks
+LEAST = 50  # of a route before it is judged
+LEAST_OTHERS = 200  # of what it is compared with
+RECENT = 1000  # recent counts are halved beyond this: the past fades, the totals do not
+AGAIN_EVERY = 1000  # an open gap is said again after so many outcomes
+Z = 3.29  # one-sided 0.05 %
+TEXT_DETECTORS = ("triggers", "novelty")
+
+_ROUTER_CHARS = 16
+_ROUTE = struct.Struct("<5Q6IB")
+_OPEN = {"guardrail_gap": 1, "unsafe_route": 2, "unjudged": 4}
+_NOTES = {
+    "guardrail_gap": "Answers of this route carry a guardrail verdict far less often than expected",
+    "unsafe_route": "The share of answers of this route that were labelled unsafe is beyond its allowance",
+    "unjudged": "No text detector could read a large share of this route's requests",
+}
+
+
+class Interval(NamedTuple):
+    """A share with its Wilson bounds."""
+
+    share: float
+    low: float
+    high: float
+
+
+def wilson(hits: float, n: float, z: float = Z) -> Interval:
+    """The Wilson score interval of a binomial share; (0, 0, 1) without observations."""
+    if n <= 0:
+        return Interval(0.0, 0.0, 1.0)
+    share, zz = hits / n, z * z
+    centre = (share + zz / (2 * n)) / (1 + zz / n)
+    half = z / (1 + zz / n) * math.sqrt(share * (1 - share) / n + zz / (4 * n * n))
+    return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
+
+
+@dataclass(slots=True)
+class RouteCounts:
+    """One route's counts: since the beginning, then recent ones, then which findings are open (bits)."""
+
+    requests: int = 0
+    outcomes: int = 0
+    guarded: int = 0  # outcomes with a guardrail verdict
+    labelled: int = 0  # outcomes that say safe, unsafe or refused
+    unsafe: int = 0
+    recent_requests: int = 0
+    recent_unjudged: int = 0
+    recent_outcomes: int = 0
+    recent_guarded: int = 0
+    recent_labelled: int = 0
+    recent_unsafe: int = 0
+    open: int = 0
+
+    def pack(self) -> bytes:
+        """Packed little-endian, 65 bytes."""
+        return _ROUTE.pack(
+            self.requests, self.outcomes, self.guarded, self.labelled, self.unsafe, self.recent_requests,
+            self.recent_unjudged, self.recent_outcomes, self.recent_guarded, self.recent_labelled,
+            self.recent_unsafe, self.open,
+        )  # fmt: skip
+
+    def add_request(self, unjudged: bool) -> None:
+        """Count a request, or a further attempt at it."""
+        if self.recent_requests >= RECENT:
+            self.recent_requests //= 2
+            self.recent_unjudged //= 2
+        self.requests += 1
+        self.recent_requests += 1
+        self.recent_unjudged += unjudged
+
+    def add_outcome(self, outcome: Outcome) -> None:
+        """Count an outcome."""
+        if self.recent_outcomes >= RECENT:
+            self.recent_outcomes //= 2
+            self.recent_guarded //= 2
+            self.recent_labelled //= 2
+            self.recent_unsafe //= 2
+        guarded, label = bool(outcome.guardrail_verdict), outcome.evaluation_score_label
+        labelled, unsafe = label in ("safe", "unsafe", "refused"), label == "unsafe"
+        self.outcomes += 1
+        self.recent_outcomes += 1
+        self.guarded += guarded
+        self.recent_guarded += guarded
+        self.labelled += labelled
+        self.recent_labelled += labelled
+        self.unsafe += unsafe
+        self.recent_unsafe += unsafe
+
+
+def unpack(value: bytes | None) -> RouteCounts:
+    """The counts that `RouteCounts.pack` wrote; zeros for None."""
+    return RouteCounts(*_ROUTE.unpack(value)) if value else RouteCounts()
+
+
+class Coverage:
+    """A StreamDetector. Findings: `guardrail_gap` and `unsafe_route` at outcomes, `unjudged` at requests."""
+
+    name = "coverage"
+    version = "1"
+    kinds = ("guardrail_gap", "unjudged", "unsafe_route")
+
+    def __init__(self, thresholds: Thresholds, capacity: int = CAPACITY) -> None:
+        self._thresholds = thresholds
+        self._routes = Keyed("r/", capacity)
+        self._of_router: dict[str, dict[str, None]] = {}  # derived: router -> keys of its routes
+
+    @property
+    def evicted(self) -> int:
+        """Routes dropped by this process for want of room."""
+        return self._routes.evicted
+
+    def score(self, case: Case) -> Answer:
+        """Recent share without a judgement (requests) or without a guardrail verdict (outcomes); None: no route."""
+        return None if case.route is None else self._count(case, case.route)[2]
+
+    def learn(self, case: Case, flagged: bool) -> None:
+        """Count the case. Counts are facts: flagged cases count too."""
+        if case.route is None:
+            return
+        key, counts, _ = self._count(case, case.route)
+        self._of_router.setdefault(key[:_ROUTER_CHARS], {})[key] = None
+        for gone in self._routes.put(key, counts.pack(), counts.requests + counts.outcomes >= LEAST):
+            self._forget(gone)
+
+    def changes(self) -> Iterator[tuple[str, bytes | None]]:
+        """See `StreamDetector.changes`."""
+        return self._routes.changes()
+
+    def snapshot(self) -> dict[str, bytes]:
+        """See `StreamDetector.snapshot`."""
+        return self._routes.snapshot()
+
+    def load(self, key: str, value: bytes | None) -> None:
+        """See `StreamDetector.load`."""
+        self._routes.load(key, value)
+        key = key.removeprefix(self._routes.prefix)
+        if value is None:
+            self._forget(key)
+        else:
+            self._of_router.setdefault(key[:_ROUTER_CHARS], {})[key] = None
+
+    def counts(self, route: Route, stream: bool = False) -> RouteCounts:
+        """What is known of a route like this one."""
+        return unpack(self._routes.get(self._key(route, stream)))
+
+    def _count(self, case: Case, route: Route) -> tuple[str, RouteCounts, Answer]:
+        """Where the case counts, the counts with it, and the answer; changes nothing."""
+        key = self._key(route, case.request.request_stream)
+        counts = unpack(self._routes.get(key))
+        if case.outcome is None:
+            counts.add_request(_unjudged(case))
+            return key, counts, self._look_at_requests(counts)
+        counts.add_outcome(case.outcome)
+        return key, counts, self._look_at_outcomes(key, counts)
+
+    def _look_at_requests(self, counts: RouteCounts) -> Answer:
+        share = wilson(counts.recent_unjudged, counts.recent_requests)
+        if counts.recent_requests < LEAST or counts.requests % LOOK_EVERY:
+            return share.share
+        limit = self._thresholds["coverage.unjudged_share"]
+        return self._finding(counts, "unjudged", share.low, limit, share.share) or share.share
+
+    def _look_at_outcomes(self, key: str, counts: RouteCounts) -> Answer:
+        guarded = wilson(counts.recent_guarded, counts.recent_outcomes)
+        if counts.recent_outcomes < LEAST or counts.outcomes % LOOK_EVERY:
+            return 1 - guarded.share
+        unsafe = wilson(counts.recent_unsafe, counts.recent_labelled)
+        limit = self._thresholds["coverage.unsafe_share"]
+        found = self._finding(counts, "unsafe_route", unsafe.low, limit, unsafe.share)
+        if found is None:
+            expected = self._expected_guarded(key, counts)
+            gap, limit = expected - guarded.high, self._thresholds["coverage.guardrail_gap"]
+            found = self._finding(counts, "guardrail_gap", gap, limit, guarded.share, expected)
+        return found or 1 - guarded.share
+
+    def _expected_guarded(self, key: str, counts: RouteCounts) -> float:
+        """The guarded share to expect: the other routes' recent one or the route's own past, at its lower bound."""
+        guarded = outcomes = 0
+        for other in self._of_router.get(key[:_ROUTER_CHARS], ()):
+            if other != key:
+                theirs = unpack(self._routes.get(other))
+                guarded += theirs.recent_guarded
+                outcomes += theirs.recent_outcomes
+        own_guarded, own_outcomes = counts.guarded - counts.recent_guarded, counts.outcomes - counts.recent_outcomes
+        return max(
+            wilson(guarded, outcomes).low if outcomes >= LEAST_OTHERS else 0.0,
+            wilson(own_guarded, own_outcomes).low if own_outcomes >= LEAST_OTHERS else 0.0,
+        )
+
+    def _finding(
+        self, counts: RouteCounts, kind: str, score: float, limit: float, seen: float, expected: float | None = None
+    ) -> Reason | None:
+        """A Reason when a finding opens, and now and then while it stays open; it closes at half its limit."""
+        bit = _OPEN[kind]
+        if score <= limit:
+            if score <= limit / 2:
+                counts.open &= ~bit
+            return None
+        looked = counts.requests if kind == "unjudged" else counts.outcomes
+        if counts.open & bit and looked % AGAIN_EVERY:
+            return None
+        counts.open |= bit
+        return Reason(
+            detector=self.name,
+            detector_version=self.version,
+            score=score,
+            threshold=limit,
+            threshold_version=self._thresholds.version,
+            flagged=True,
+            kind=kind,
+            expected=expected,
+            seen=seen,
+            note=_NOTES[kind],
+        )
+
+    def _key(self, route: Route, stream: bool) -> str:
+        router = _router_id(route.router_name)
+        flags = f"{route.cache_hit:d}{bool(route.fallback_from):d}{stream:d}"
+        key = router + compound_key(route.selected_model, route.tier, flags)
+        known = self._of_router.get(router, {})
+        return key if key in known or len(known) < ROUTES_OF_ROUTER else router + "rest"
+
+    def _forget(self, key: str) -> None:
+        routes = self._of_router.get(key[:_ROUTER_CHARS], {})
+        routes.pop(key, None)
+        if not routes:
+            self._of_router.pop(key[:_ROUTER_CHARS], None)
+
+
+@lru_cache(maxsize=4096)
+def _router_id(name: str) -> str:
+    return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=_ROUTER_CHARS // 2).hexdigest()
+
+
+def _unjudged(case: Case) -> bool:
+    """Whether no text detector could judge. A further attempt brings no prompt with it: that is no gap."""
+    facts = case.prompt
+    return any(name in facts.unable for name in TEXT_DETECTORS) and not any(
+        name in facts.scores for name in TEXT_DETECTORS
+    )

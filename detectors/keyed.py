@@ -1,0 +1,109 @@
+"""Bounded keyed state: packed bytes a key, with eviction that protects established keys.
+
+Two regions, as in the 2Q buffer policy (Johnson and Shasha, VLDB 1994). A key begins *on probation* and moves to
+the *established* region once its detector says that its baseline is worth keeping. A flood of new keys turns over
+the probation region only; an established key can be displaced only by one that has earned the same standing. Within
+a region the least recently used key goes first. Nothing depends on hash order or on how cases were batched, and
+the order survives a checkpoint, because every value carries its rank of use.
+"""
+
+import hashlib
+import struct
+from collections import OrderedDict
+from collections.abc import Iterator
+from functools import lru_cache
+
+_HEADER = struct.Struct("<QB")  # rank of use, established
+_LONGEST_KEY = 160
+
+
+class Keyed:
+    """Up to `capacity` keys (a quarter of them on probation) with a packed value each.
+
+    `prefix` tells this store's keys from a sibling's in one detector's snapshot; it must not be a prefix of theirs.
+    `evicted` counts the keys lost by this process; it is a metric, not state.
+    """
+
+    def __init__(self, prefix: str, capacity: int) -> None:
+        if capacity < 4:
+            raise ValueError(f"a capacity of {capacity} leaves no room for a probation region")
+        self.prefix = prefix
+        self.evicted = 0
+        self._room = (capacity // 4, capacity - capacity // 4)  # on probation, established
+        self._regions: tuple[OrderedDict[str, bytes], OrderedDict[str, bytes]] = (OrderedDict(), OrderedDict())
+        self._uses = 0
+        self._changed: dict[str, None] = {}
+        self._in_order = True
+
+    def __len__(self) -> int:
+        return len(self._regions[0]) + len(self._regions[1])
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._regions[0]
+        yield from self._regions[1]
+
+    def get(self, key: str) -> bytes | None:
+        """The packed value, without counting as a use."""
+        value = self._regions[1].get(key) or self._regions[0].get(key)
+        return value and value[_HEADER.size :]
+
+    def put(self, key: str, value: bytes, established: bool) -> list[str]:
+        """Set a key's value; the keys that had to go for it. An established key stays established."""
+        if not self._in_order:
+            self._restore_order()
+        probation, kept = self._regions
+        established = established or key in kept
+        if established:
+            probation.pop(key, None)
+        region = self._regions[established]
+        self._uses += 1
+        region[key] = _HEADER.pack(self._uses, established) + value
+        region.move_to_end(key)
+        self._changed[key] = None
+        gone = []
+        while len(region) > self._room[established]:
+            gone.append(region.popitem(last=False)[0])
+            self._changed[gone[-1]] = None
+            self.evicted += 1
+        return gone
+
+    def changes(self) -> Iterator[tuple[str, bytes | None]]:
+        """Prefixed keys that changed since the last call, None for those that went."""
+        changed, self._changed = self._changed, {}
+        for key in changed:
+            yield self.prefix + key, self._regions[1].get(key) or self._regions[0].get(key)
+
+    def snapshot(self) -> dict[str, bytes]:
+        """All prefixed keys."""
+        return {self.prefix + key: value for region in self._regions for key, value in region.items()}
+
+    def load(self, key: str, value: bytes | None) -> bool:
+        """Take over one prefixed key (None: it is gone), in any order; False if it is not of this store."""
+        if not key.startswith(self.prefix):
+            return False
+        key = key[len(self.prefix) :]
+        for region in self._regions:
+            region.pop(key, None)
+        if value is None:
+            return True
+        rank, established = _HEADER.unpack_from(value)
+        self._regions[bool(established)][key] = bytes(value)
+        self._uses = max(self._uses, rank)
+        self._in_order = False
+        return True
+
+    def _restore_order(self) -> None:
+        for region in self._regions:
+            ranks = {key: _HEADER.unpack_from(value)[0] for key, value in region.items()}
+            for key in sorted(ranks, key=ranks.__getitem__):
+                region.move_to_end(key)
+        self._in_order = True
+
+
+@lru_cache(maxsize=16_384)
+def compound_key(*parts: str) -> str:
+    """One unambiguous key of bounded length: parts are measured, not joined, so that no part can imitate two."""
+    key = "".join(f"{len(part)}:{part}" for part in parts)
+    if len(key) <= _LONGEST_KEY and key.isascii():
+        return key
+    return "#" + hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

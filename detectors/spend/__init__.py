@@ -1,0 +1,244 @@
+"""Denial of wallet: a principal's spend or share of dear models leaves its own past; many rise together.
+
+Per principal three one-sided CUSUMs (Page 1954), each against the principal's own past:
+
+- *tier*, at the verdict: log-likelihood ratio of the tier taken, own (and at first the fleet's) distribution
+  over tiers against the same one tilted so that each step up has three times the odds. A first use of a dear tier
+  is rare under one's own past, so that a burst of them counts in full.
+- *price*, at the outcome: the log cost of one request in own standard deviations, beyond an allowance.
+- *rate*, at the outcome: dollars beyond twice the usual hour and a floor, in units of a dear hour of one's own.
+
+Real traffic bursts to 26 times its mean, so that the rate says little before it is large; tier and price do not
+depend on the rate at all. Sums fade with stream time: a quiet principal does not collect chance over weeks.
+
+Per tenant, and over all of the partition, River's Page-Hinkley test watches the same price residuals (level.py).
+For single principals River's detectors were behind: docs/detectors/spend.md has the comparison.
+
+Flagged cases, and those of a risen sum, do not move the baseline, for a bounded number of cases: a real change
+of habit becomes the new past.
+"""
+
+import math
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from detectors.contract import Answer, Case
+from detectors.keyed import Keyed, compound_key
+from detectors.spend.level import Level
+from detectors.spend.past import MOST_USD, RANKS, WARM_REQUESTS, Past
+from detectors.thresholds import Thresholds
+from schemas.verdicts import Reason
+
+PRINCIPALS = 50_000
+TENANTS = 2_000
+ROUTERS = 256
+ESTABLISHED = 50  # requests after which a principal's past is protected from a flood of new ones
+ROUTER_MEMORY = 10_000.0  # requests over which a router's tiers are remembered
+NEAR = 0.7  # share of a threshold from which the answer says why
+
+_TIERS = struct.Struct(f"<{RANKS}d")
+_FIRST_TIERS = (1.0,) + (0.0,) * (RANKS - 1)
+_ALL_TENANTS = ""
+_NOTES = {
+    "tier": "The principal's requests go to dearer tiers than its own past explains",
+    "price": "The principal's requests cost more each than its own past explains",
+    "rate": "The principal spends far more than twice its usual hour",
+    "level": "Requests of many principals cost more each than their own pasts explain",
+}
+
+
+class Spend:
+    """A StreamDetector. Judges tiers at the verdict, and costs at the outcome."""
+
+    name = "spend"
+    version = "1"
+    kinds = ("denial_of_wallet", "fleet_spend")
+
+    def __init__(self, thresholds: Thresholds, principals: int = PRINCIPALS, tenants: int = TENANTS) -> None:
+        self._thresholds = thresholds
+        self._principals = Keyed("p/", principals)
+        self._tenants = Keyed("t/", tenants)
+        self._routers = Keyed("r/", ROUTERS)
+        self._levels: dict[str, Level] = {}  # derived: the stored tenants, with a running test
+        self._taken: _Taken | None = None  # of the last `score`
+
+    @property
+    def evicted(self) -> int:
+        """Keys dropped by this process for want of room."""
+        return self._principals.evicted + self._tenants.evicted + self._routers.evicted
+
+    def score(self, case: Case) -> Answer:
+        """The largest sum over its threshold, a Reason from `NEAR` on; None: nothing to judge, or no past."""
+        self._taken = self._take(case)
+        return self._taken.answer
+
+    def learn(self, case: Case, flagged: bool) -> None:
+        """Move the sums; the baseline too, unless it is held."""
+        taken = self._taken
+        if taken is None or taken.case is not case:
+            taken = self._take(case)
+        self._taken = None
+        past, rank, usd = taken.past, taken.rank, taken.usd
+        if rank is None and usd is None:
+            return
+        if isinstance(taken.answer, Reason) and taken.answer.kind == "fleet_spend":
+            self._acknowledge(case.request.tenant_id)
+        weight, held = past.weigh(case.time), past.holds(flagged)
+        if rank is not None and case.route is not None:
+            past.requests += 1
+            if not held:
+                past.learn_tier(rank)
+                self._learn_router(case.route.router_name, rank, weight)
+        if usd is not None:
+            residual = past.residual(usd)
+            if residual is not None:
+                self._learn_level(case.request.tenant_id, residual, weight, case.time)
+                self._learn_level(_ALL_TENANTS, residual, weight, case.time)
+            if not held:
+                past.learn_cost(usd, case.time, self._thresholds["spend.floor_usd_per_hour"])
+        established = max(past.requests, past.costs) >= ESTABLISHED
+        self._principals.put(taken.key, past.pack(), established)
+
+    def changes(self) -> Iterator[tuple[str, bytes | None]]:
+        """See `StreamDetector.changes`."""
+        for store in (self._principals, self._tenants, self._routers):
+            yield from store.changes()
+
+    def snapshot(self) -> dict[str, bytes]:
+        """See `StreamDetector.snapshot`."""
+        return self._principals.snapshot() | self._tenants.snapshot() | self._routers.snapshot()
+
+    def load(self, key: str, value: bytes | None) -> None:
+        """See `StreamDetector.load`."""
+        if self._tenants.load(key, value):
+            self._levels.pop(key.removeprefix("t/"), None)
+        elif not self._principals.load(key, value):
+            self._routers.load(key, value)
+
+    def _take(self, case: Case) -> "_Taken":
+        """Add the case to a copy of its principal's past, and judge; changes nothing."""
+        request, route, floor = case.request, case.route, self._thresholds["spend.floor_usd_per_hour"]
+        key = compound_key(request.tenant_id, request.principal_hash)
+        value = self._principals.get(key)
+        past = Past.unpack(value) if value else Past()
+        rank, usd = _rank(case), _usd(case)
+        past.fade(case.time)
+        best, stage, threshold = -1.0, "", ""
+        if rank is not None and route is not None:
+            past.add_tier(rank, self._tiers_of(route.router_name))
+            if past.requests >= WARM_REQUESTS:
+                best, stage, threshold = (
+                    past.tier_sum / self._thresholds["spend.tier_odds"],
+                    "tier",
+                    "spend.tier_odds",
+                )
+        if usd is not None:
+            past.add_cost(usd, case.time, floor)
+            if past.costs >= WARM_REQUESTS:
+                price = past.price_sum / self._thresholds["spend.price"]
+                rate = past.rate_sum(floor) / self._thresholds["spend.rate"]
+                stage = "price" if price >= rate else "rate"
+                best, threshold = max(price, rate), f"spend.{stage}"
+        answer = self._answer(request.tenant_id, best, stage, threshold)
+        return _Taken(case, key, past, rank, usd, answer)
+
+    def _answer(self, tenant: str, best: float, stage: str, threshold: str) -> Answer:
+        """The principal's own finding, else one of its tenant or of all, else how near it is."""
+        if best < 1.0:
+            for name in (tenant, _ALL_TENANTS):
+                level = self._level(name)
+                if level is not None and level.alarmed:
+                    return self._reason("fleet_spend", "level", 1.0, "spend.fleet")
+        if not stage:
+            return None
+        return best if best < NEAR else self._reason("denial_of_wallet", stage, best, threshold)
+
+    def _reason(self, kind: str, stage: str, ratio: float, name: str) -> Reason:
+        threshold = self._thresholds[name]
+        return Reason(
+            detector=self.name,
+            detector_version=self.version,
+            score=ratio * threshold,
+            threshold=threshold,
+            threshold_version=self._thresholds.version,
+            flagged=ratio >= 1.0,
+            kind=kind,
+            stage=stage,
+            direction="up",
+            note=_NOTES[stage],
+        )
+
+    def _tiers_of(self, router: str) -> tuple[float, ...]:
+        """Counts of a router's tiers, all principals together."""
+        value = self._routers.get(compound_key(router))
+        return _TIERS.unpack(value) if value else _FIRST_TIERS
+
+    def _learn_router(self, router: str, rank: int, weight: float) -> None:
+        key = compound_key(router)
+        value = self._routers.get(key)
+        counts = list(_TIERS.unpack(value) if value else _FIRST_TIERS)
+        if sum(counts) > ROUTER_MEMORY:
+            counts = [count / 2 for count in counts]
+        counts[rank] += weight
+        self._routers.put(key, _TIERS.pack(*counts), sum(counts) >= ESTABLISHED)
+
+    def _level(self, tenant: str) -> Level | None:
+        key = compound_key(tenant) if tenant else ""
+        level = self._levels.get(key)
+        if level is None:
+            value = self._tenants.get(key)
+            if value is None:
+                return None
+            level = self._levels[key] = Level(value)
+        return level
+
+    def _learn_level(self, tenant: str, residual: float, weight: float, time: float) -> None:
+        key = compound_key(tenant) if tenant else ""
+        level = self._level(tenant) or Level()
+        level.add(residual, weight, time, self._thresholds["spend.fleet"])
+        self._levels[key] = level
+        self._store(key, level)
+
+    def _acknowledge(self, tenant: str) -> None:
+        """An alarm is said once: by the first case after it."""
+        for name in (tenant, _ALL_TENANTS):
+            level = self._level(name)
+            if level is not None and level.alarmed:
+                level.alarmed = False
+                self._store(compound_key(name) if name else "", level)
+                return
+
+    def _store(self, key: str, level: Level) -> None:
+        for gone in self._tenants.put(key, level.pack(), level.established):
+            self._levels.pop(gone, None)
+
+
+@dataclass(slots=True)
+class _Taken:
+    """What scoring a case worked out: `learn` takes it over, so that nothing is computed twice."""
+
+    case: Case
+    key: str
+    past: Past
+    rank: int | None
+    usd: float | None
+    answer: Answer
+
+
+def _rank(case: Case) -> int | None:
+    """The tier of a first attempt, at the verdict: where a fail-over ends is the provider's doing."""
+    route = case.route
+    if case.outcome is not None or route is None or route.tier_rank is None or route.attempt or route.fallback_from:
+        return None
+    return min(max(route.tier_rank, 0), RANKS - 1)
+
+
+def _usd(case: Case) -> float | None:
+    """The cost that an outcome says, else the route's estimate; None for what cost nothing."""
+    if case.outcome is None:
+        return None
+    usd = case.outcome.cost_usd
+    if usd is None and case.route is not None:
+        usd = case.route.cost_estimate_usd
+    return min(usd, MOST_USD) if usd is not None and math.isfinite(usd) and usd > 0 else None
