@@ -1,0 +1,11 @@
+"""Every stream detector, in the order in which they judge a case."""
+
+from detectors.contract import StreamDetector
+from detectors.coverage import Coverage
+from detectors.spend import Spend
+from detectors.thresholds import Thresholds
+
+
+def stream_detectors(thresholds: Thresholds) -> list[StreamDetector]:
+    """Fresh detectors for one partition; they read `thresholds` at every case, so that a swap is seen at once."""
+    return [Spend(thresholds), Coverage(thresholds)]
