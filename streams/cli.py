@@ -11,6 +11,8 @@ COMMANDS = {
     "schema": "schema",
     "replay": "replay",
     "serve": "serve",
+    "topics": "topics",
+    "kafka": "kafka",
 }
 
 

@@ -1,7 +1,7 @@
 """Creates Pointsman's topics as schemas/topics.py has them, and checks those that exist."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -18,118 +18,114 @@ class TopicError(RuntimeError):
     """A topic could not be created, or one that exists is not what the table says; names topic and setting."""
 
 
-def settings(topic: Topic, replication: int) -> dict[str, str]:
+def configuration(topic: Topic, replication: int) -> dict[str, str]:
     """Kafka's settings of one topic, for a cluster with this replication factor."""
-    config = dict(topic.config)
-    config["cleanup.policy"] = "compact" if topic.compacted else "delete"
-    config["message.timestamp.type"] = topic.timestamps
+    settings = {**topic.config, **_must_match(topic)}
     if not topic.compacted:
-        config["retention.ms"] = str(topic.retention_ms)
+        settings["retention.ms"] = str(topic.retention_ms)
     if replication >= 3:
-        config["min.insync.replicas"] = "2"
-    return config
+        settings["min.insync.replicas"] = "2"
+    return settings
 
 
 async def create_topics(
-    bootstrap: str,
-    partitions: int,
-    replication: int,
-    *,
-    suffix: str = "",
-    topics: Iterable[Topic] = ALL,
-    **connection: Any,
+    connection: Mapping[str, Any], partitions: int, replication: int, suffix: str = ""
 ) -> list[str]:
-    """Create the topics that are missing and return their names, once every one of the table can be used.
+    """Create the topics that are missing and return their names, once clients can use them.
 
-    `partitions` is the events topic's count; `connection` goes to aiokafka (security_protocol, ssl_context, ...).
-    Raises TopicError for a topic that Kafka refuses, or where `check_topics` has something to say about the rest.
+    `connection`: how to reach the brokers (`streams.kafka.connection`); `partitions`: of the events topic and those
+    like it. Raises TopicError for what Kafka refuses, and for whatever `check_topics` says of those that exist.
     """
-    async with _admin(bootstrap, connection) as admin:
-        existing = set(await admin.list_topics())
-        missing = [topic for topic in topics if named(topic, suffix) not in existing]
-        new = [
+    async with _admin(connection) as admin:
+        existing = await admin.list_topics()
+        missing = [
             NewTopic(
                 named(topic, suffix),
                 partitions if topic.like_events else topic.partitions,
                 replication,
-                topic_configs=settings(topic, replication),
+                topic_configs=configuration(topic, replication),
             )
-            for topic in missing
+            for topic in ALL
+            if named(topic, suffix) not in existing
         ]
-        if new:
-            for name, code, *message in (await admin.create_topics(new)).topic_errors:
-                if code not in (0, TopicAlreadyExistsError.errno):  # another worker may have been faster
-                    raise TopicError(f"{name}: {for_code(code).__name__} {' '.join(str(m) for m in message)}")
-        await _await_known(admin, [topic.name for topic in new])
-        problems = await _problems(admin, partitions, suffix, topics)
-    if problems:
-        raise TopicError("; ".join(problems))
-    return [topic.name for topic in new]
+        created = await _create(admin, missing)
+        if problems := await _problems(admin, partitions, suffix):
+            raise TopicError("; ".join(problems))
+        return created
 
 
-async def check_topics(
-    bootstrap: str, partitions: int, *, suffix: str = "", topics: Iterable[Topic] = ALL, **connection: Any
-) -> list[str]:
+async def check_topics(connection: Mapping[str, Any], partitions: int, suffix: str = "") -> list[str]:
     """What keeps Pointsman from working right on these topics, one sentence each; empty when nothing does.
 
-    Checked is what a wrong answer or lost state would follow from: presence, partition count, cleanup policy and
-    who stamps the time. Retention and sizes are the operator's.
+    Checked is what wrong answers or lost state would follow from: presence, partition count, cleanup policy and
+    whose clock stamps the records. Retention and sizes are the operator's to change.
     """
-    async with _admin(bootstrap, connection) as admin:
-        return await _problems(admin, partitions, suffix, topics)
+    async with _admin(connection) as admin:
+        return await _problems(admin, partitions, suffix)
 
 
-async def _problems(admin: AIOKafkaAdminClient, partitions: int, suffix: str, topics: Iterable[Topic]) -> list[str]:
-    wanted = {named(topic, suffix): topic for topic in topics}
-    existing = await admin.list_topics()
-    present = [name for name in wanted if name in existing]
-    counts, configs = await _describe(admin, present) if present else ({}, {})
-    problems = [f"{name}: the topic does not exist" for name in wanted if name not in existing]
-    for name in present:
-        topic = wanted[name]
-        should = {
-            "partitions": str(partitions if topic.like_events else topic.partitions),
-            "cleanup.policy": "compact" if topic.compacted else "delete",
-            "message.timestamp.type": topic.timestamps,
-        }
-        found = {**configs[name], "partitions": str(counts[name])}
-        problems += [
-            f"{name}: {setting} is {found[setting]}, must be {value}"
-            for setting, value in should.items()
-            if found[setting] != value
-        ]
-    return problems
+def _must_match(topic: Topic) -> dict[str, str]:
+    return {
+        "cleanup.policy": "compact" if topic.compacted else "delete",
+        "message.timestamp.type": topic.timestamps,
+    }
 
 
-async def _describe(
-    admin: AIOKafkaAdminClient, names: list[str]
-) -> tuple[dict[str, int], dict[str, dict[str, str]]]:
-    """Partition counts, and the settings in force, of topics that exist."""
-    counts = {entry["topic"]: len(entry["partitions"]) for entry in await admin.describe_topics(names)}
-    resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
-    configs: dict[str, dict[str, str]] = {}
-    for response in await admin.describe_configs(resources):
-        for code, message, _, name, entries in response.resources:
-            if code:
-                raise TopicError(f"{name}: {for_code(code).__name__} {message or ''}")
-            configs[name] = {entry[0]: entry[1] for entry in entries}
-    return counts, configs
+async def _create(admin: AIOKafkaAdminClient, topics: list[NewTopic]) -> list[str]:
+    if not topics:
+        return []
+    for name, code, message in (await admin.create_topics(topics)).topic_errors:
+        if code not in (0, TopicAlreadyExistsError.errno):  # another process may have been faster
+            raise TopicError(f"{name}: {message or for_code(code).__name__}")
+    names = [topic.name for topic in topics]
+    await _await_leaders(admin, names)
+    return names
 
 
-async def _await_known(admin: AIOKafkaAdminClient, names: list[str]) -> None:
-    """A topic is created at the controller first; brokers learn of it, and of its leaders, a moment later."""
+async def _await_leaders(admin: AIOKafkaAdminClient, names: list[str]) -> None:
+    """The controller creates; brokers learn of it, and of the partitions' leaders, a moment later."""
     async with asyncio.timeout(METADATA_SECONDS):
-        while names:
-            described = await admin.describe_topics(names)
-            leaders = [part["leader"] for topic in described for part in topic["partitions"]]
-            if all(topic["error_code"] == 0 for topic in described) and min(leaders) >= 0:
+        while True:
+            topics = await admin.describe_topics(names)
+            leaders = [partition["leader"] for topic in topics for partition in topic["partitions"]]
+            if all(topic["error_code"] == 0 for topic in topics) and min(leaders) >= 0:
                 return
             await asyncio.sleep(0.05)
 
 
+async def _problems(admin: AIOKafkaAdminClient, partitions: int, suffix: str) -> list[str]:
+    existing = set(await admin.list_topics())
+    present = {named(topic, suffix): topic for topic in ALL if named(topic, suffix) in existing}
+    problems = [f"{named(topic, suffix)}: does not exist" for topic in ALL if named(topic, suffix) not in existing]
+    if not present:
+        return problems
+    for entry in await admin.describe_topics(list(present)):
+        topic = present[entry["topic"]]
+        count = partitions if topic.like_events else topic.partitions
+        if len(entry["partitions"]) != count:
+            problems.append(f"{entry['topic']}: partitions is {len(entry['partitions'])}, must be {count}")
+    for name, found in (await _configurations(admin, list(present))).items():
+        for setting, value in _must_match(present[name]).items():
+            if found[setting] != value:
+                problems.append(f"{name}: {setting} is {found[setting]}, must be {value}")
+    return problems
+
+
+async def _configurations(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, dict[str, str]]:
+    """Settings in force of topics that exist."""
+    found: dict[str, dict[str, str]] = {}
+    wanted = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
+    for response in await admin.describe_configs(wanted):
+        for code, message, _, name, entries in response.resources:
+            if code:
+                raise TopicError(f"{name}: {message or for_code(code).__name__}")
+            found[name] = {entry[0]: entry[1] for entry in entries}
+    return found
+
+
 @asynccontextmanager
-async def _admin(bootstrap: str, connection: dict[str, Any]) -> AsyncIterator[AIOKafkaAdminClient]:
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, **connection)
+async def _admin(connection: Mapping[str, Any]) -> AsyncIterator[AIOKafkaAdminClient]:
+    admin = AIOKafkaAdminClient(**connection)
     try:
         await admin.start()
         yield admin

@@ -9,12 +9,13 @@ import yaml
 
 from streams.settings import Settings, SettingsError, load, markdown
 
-_CONFIG = click.option(
+config_option = click.option(
     "--config", "path", type=click.Path(path_type=Path), help="YAML file (default: POINTSMAN_CONFIG)."
 )
 
 
-def _load(path: Path | None) -> Settings:
+def load_settings(path: Path | None) -> Settings:
+    """The settings in force, or the command's end with every problem."""
     try:
         return load(path, os.environ)
     except SettingsError as error:
@@ -27,19 +28,19 @@ def command() -> None:
 
 
 @command.command()
-@_CONFIG
+@config_option
 def check(path: Path | None) -> None:
     """Exit with 0 if the settings are valid, else with 1 and every problem."""
-    _load(path)
+    load_settings(path)
     click.echo("settings are valid")
 
 
 @command.command("print")
-@_CONFIG
+@config_option
 @click.option("--json", "as_json", is_flag=True, help="As JSON instead of YAML.")
 def print_settings(path: Path | None, as_json: bool) -> None:
     """Print what is in force, secrets as `***`."""
-    values = _load(path).redacted()
+    values = load_settings(path).redacted()
     if as_json:
         click.echo(json.dumps(values, indent=2))
         return

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from streams.embedded.jars import DEPLOY, ensure
 
@@ -79,9 +79,9 @@ class KafkaCluster:
         return ",".join(f"127.0.0.1:{node.port}" for node in self._members.values())
 
     @property
-    def replication(self) -> int:
-        """The replication factor that topics should have here: the number of nodes."""
-        return self.nodes
+    def connection(self) -> dict[str, Any]:
+        """Keyword arguments of an aiokafka client, as `streams.kafka.connection` makes them from settings."""
+        return {"bootstrap_servers": self.bootstrap}
 
     def pid(self, number: int) -> int | None:
         """Process id of a node, None while it is stopped."""
@@ -155,14 +155,14 @@ class KafkaCluster:
                 controller_port=node.controller_port,
                 voters=",".join(voters),
                 data=storage,
-                replication=self.replication,
-                min_insync=min(2, self.replication),
+                replication=self.nodes,
+                min_insync=min(2, self.nodes),
             )
         )
         if (storage / "meta.properties").exists():
             return
         tool = ["-XX:TieredStopAtLevel=1", "kafka.tools.StorageTool"]  # too short a run to be worth optimising
-        command = [*self._java, *tool, "format", "-t", cluster_id, "-c", str(node.config)]
+        command = [*self._java, *tool, "format", f"--cluster-id={cluster_id}", "-c", str(node.config)]
         with node.log.open("wb") as log:
             done = subprocess.run(command, env=self._environment(), stdout=log, stderr=log, check=False)  # noqa: S603
         if done.returncode != 0:
