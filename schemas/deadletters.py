@@ -19,6 +19,7 @@ InvalidReason = Literal[
     "time_off",  # the gateway's clock more than a day from the broker's
     "bad_envelope",  # CloudEvents headers or envelope that contradict themselves
     "judge_failed",  # valid, but judging it raised
+    "store_refused",  # valid, but ClickHouse refuses its row for good
     "bad_ticket",  # an audit label whose ticket is forged, replayed, expired or altered
 ]
 
@@ -31,7 +32,7 @@ class DeadLetter(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     partition: int
     offset: int
     time: Time  # the broker's, of the original
-    stage: str  # decode, judge, audit
+    stage: str  # decode, judge, audit, store
     reason: InvalidReason
     field: str = ""  # path of the field at fault, as `$.difficulty_score`
     detail: str = ""  # our sentence; never the event's content

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 import clickhouse_connect
 
 from schemas.clickhouse.tables import Table
+from streams.settings import ClickHouse
 
 _SCHEMES = {"clickhouse": "http", "clickhouses": "https", "http": "http", "https": "https"}
 SEND_RECEIVE_SECONDS = 60.0
@@ -52,6 +53,11 @@ class Store:
         self._connecting = asyncio.Lock()
         # chdb answers one call at a time, and blocks.
         self._thread = None if dsn else ThreadPoolExecutor(1, thread_name_prefix="clickhouse")
+
+    @classmethod
+    def of(cls, settings: ClickHouse) -> Self:
+        """The server that the settings name, or else the embedded engine."""
+        return cls(settings.dsn, "" if settings.dsn else settings.path, settings.database)
 
     async def insert(self, table: Table, columns: Sequence[Sequence[Any]], token: str) -> None:
         """Insert one block, given by columns in the table's order.
