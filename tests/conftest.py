@@ -6,8 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from streams.embedded.kafka import KafkaCluster
+
+settings.register_profile("pointsman", deadline=None)  # how fast an example runs says nothing on shared cores
+settings.load_profile("pointsman")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
