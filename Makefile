@@ -7,7 +7,7 @@ export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models lint format types test demo bench clean lock
+.PHONY: help setup kafka-jars models lint format types test demo bench clean lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -21,6 +21,13 @@ setup: .venv/.installed ## create .venv with the pinned, hashed requirements (PI
 	@$(BIN)/uv pip install --quiet --python $(PY) --require-hashes $(if $(PIP_INDEX),--index-url $(PIP_INDEX)) -r requirements.txt
 	@$(BIN)/uv pip install --quiet --python $(PY) --no-deps --no-build-isolation -e .
 	@touch $@
+
+kafka-jars: setup ## fetch Kafka's jars into the cache (POINTSMAN_CACHE), each as locked in deploy/kafka
+	@$(BIN)/pointsman kafka fetch
+
+test: setup kafka-jars ## every test: first what needs no shared broker, in two processes
+	$(BIN)/pytest -n 2 -m "not kafka and not cluster"
+	$(BIN)/pytest -m "kafka or cluster"
 
 lint: setup ## ruff: rules (with bandit's) and format
 	$(BIN)/ruff check .
