@@ -11,9 +11,13 @@ DEFAULTS: Mapping[str, float] = MappingProxyType(
         "coverage.unsafe_share": 0.02,
         "spend.fleet": 12.0,
         "spend.floor_usd_per_hour": 0.1,
-        "spend.price": 30.0,
-        "spend.rate": 12.0,
-        "spend.tier_odds": 12.0,
+        "spend.price": 25.0,
+        "spend.rate": 4.0,
+        "spend.tier_odds": 12.5,
+        "triggers.bits": 22.0,  # at 1,000 entries (triggers/lexical.py, flag_bits)
+        "triggers.cosine": 0.8,
+        "triggers.share": 0.5,
+        "triggers.transformer_cosine": 0.75,
     }
 )
 

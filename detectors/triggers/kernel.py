@@ -9,13 +9,13 @@ SPAN_SLACK = 1.4  # a span may hold this many tokens per token of the trigger, a
 SPAN_EXTRA = 4
 
 
-@njit(int64(int32), cache=True, nogil=True, inline="always")  # type: ignore[misc]
+@njit(int64(int32), cache=True, nogil=True, inline="always")
 def span_tokens(length: int) -> int:
     """How many tokens of a row are searched for a trigger of `length` tokens."""
     return int(length * SPAN_SLACK) + SPAN_EXTRA
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _best_span(row, size, span, bits, mark, stamp, inside):  # type: ignore[no-untyped-def]
     """The stretch of `span` tokens of a circular row that holds most bits of the stamped tokens: (bits, first)."""
     best = np.float32(0)
@@ -40,7 +40,7 @@ def _best_span(row, size, span, bits, mark, stamp, inside):  # type: ignore[no-u
     return best, first
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _common_subsequence(row, size, first, span, sequence, begin, end, lengths):  # type: ignore[no-untyped-def]
     """Length of the longest common subsequence of a trigger and a stretch of a circular row."""
     lengths[: span + 1] = 0
@@ -56,7 +56,7 @@ def _common_subsequence(row, size, first, span, sequence, begin, end, lengths): 
     return lengths[span]
 
 
-@njit(  # type: ignore[misc]
+@njit(
     void(
         int32[:, ::1], int32[::1], float32[::1],
         int64[::1], int32[::1], float32[::1], float32[::1], int64[::1], int32[::1], int64[::1], int32[::1],

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.text import END_TOKENS
+from detectors.text import tokenise
 from detectors.triggers.kernel import best_matches
 from detectors.vocabulary import FREE_BITS, SIZE, vocabulary
 
@@ -26,12 +26,17 @@ UNIT_TOKENS = (
 )
 LEAST_BITS = 20.0  # fewer found bits are not even looked at
 
-assert UNIT_TOKENS <= END_TOKENS
-
 
 def flag_bits(units: int, at_thousand: float) -> float:
     """Least score that flags: every tenfold catalogue makes chance matches likelier by about 8 bits of score."""
     return min(max(at_thousand + 8 * math.log10(max(units, 1) / 1000), at_thousand - 2), at_thousand + 16)
+
+
+def views_of(texts: Sequence[str]) -> list[list[NDArray[np.int32]]]:
+    """The token views of each trigger: as it is, and, where that differs, as it is with its white space removed."""
+    plain = tokenise(texts)
+    glued = tokenise(["".join(text.split()) for text in texts])
+    return [[a] if np.array_equal(a, b) else [a, b] for a, b in zip(plain, glued, strict=True)]
 
 
 def units_of(tokens: NDArray[np.int32]) -> list[NDArray[np.int32]]:
@@ -53,10 +58,13 @@ class LexicalMatches:
 
 
 class LexicalIndex:
-    """An immutable index of triggers' tokens (`text.tokenise`)."""
+    """An immutable index of triggers, each given by its views (`views_of`)."""
 
-    def __init__(self, triggers: Sequence[NDArray[np.int32]]) -> None:
-        cut = [(entry, unit) for entry, tokens in enumerate(triggers) for unit in units_of(tokens)]
+    def __init__(self, triggers: Sequence[Sequence[NDArray[np.int32]]]) -> None:
+        cut = [
+            (entry, unit) for entry, views in enumerate(triggers) for tokens in views for unit in units_of(tokens)
+        ]
+        self._size = sum(len(units_of(views[0])) for views in triggers)
         self._entries = np.array([entry for entry, _ in cut], np.int32)
         self._bits = bits = vocabulary().bits
         sets = [unit[np.sort(np.unique(unit, return_index=True)[1])] for _, unit in cut]
@@ -76,8 +84,8 @@ class LexicalIndex:
         self._sequence_at, self._sequences = _ragged([unit for _, unit in cut])
 
     def __len__(self) -> int:
-        """Number of units: what the flag threshold grows with."""
-        return len(self._entries)
+        """Number of units, each counted in one view: what the flag threshold grows with."""
+        return self._size
 
     def _posted(self, distinct: NDArray[np.int32], cost: NDArray[np.float64], total: float) -> NDArray[np.int32]:
         cheapest = distinct[np.argsort(cost[distinct], kind="stable")]
@@ -92,10 +100,12 @@ class LexicalIndex:
         unit, begin, end = (np.empty(n, np.int32) for _ in range(3))
         score, share = np.empty(n, np.float32), np.empty(n, np.float32)
         best_matches(
-            rows, sizes, self._bits, self._posts, self._posted_units, self.total, self._rest, self._set_at, self._sets,
-            self._sequence_at, self._sequences, least_share, least_bits, unit, score, share, begin, end,
+            rows, sizes, self._bits,
+            self._posts, self._posted_units, self.total, self._rest,
+            self._set_at, self._sets, self._sequence_at, self._sequences,
+            least_share, least_bits, unit, score, share, begin, end,
         )  # fmt: skip
-        entry = np.where(unit >= 0, self._entries[unit], -1).astype(np.int32) if len(self) else unit
+        entry = np.where(unit >= 0, self._entries[unit], -1).astype(np.int32) if len(self._entries) else unit
         return LexicalMatches(entry, score, share, begin, end)
 
 

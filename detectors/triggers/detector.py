@@ -1,0 +1,170 @@
+"""The detector of known triggers: lexical match, then semantic, over a catalogue that is swapped under use."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.catalogue import Catalogue
+from detectors.contract import Answer
+from detectors.embedding import StaticEmbedding, static_embedding
+from detectors.spans import character_span
+from detectors.text import PromptBatch, tokenise
+from detectors.thresholds import Thresholds
+from detectors.triggers.lexical import LexicalIndex, LexicalMatches, flag_bits, views_of
+from detectors.triggers.semantic import SemanticIndex, SemanticMatches
+from detectors.triggers.transformer import SecondStage
+from schemas.triggers import Trigger
+from schemas.verdicts import Reason
+
+NEAR_SCORE = 0.75  # of the lexical threshold: worth showing, though not flagged
+NEAR_COSINE = 0.05  # below the semantic threshold, likewise
+
+
+@dataclass(frozen=True, slots=True)
+class _Indexes:
+    """All that one catalogue needs at match time: swapped as one reference."""
+
+    catalogue: Catalogue
+    lexical: LexicalIndex
+    lexical_triggers: list[Trigger]
+    semantic: SemanticIndex
+    semantic_triggers: list[Trigger]
+
+
+def _build(catalogue: Catalogue, embedding: StaticEmbedding) -> _Indexes:
+    lexical = [trigger for trigger in catalogue.triggers if trigger.kind != "semantic"]
+    semantic = [trigger for trigger in catalogue.triggers if trigger.kind != "lexical"]
+    return _Indexes(
+        catalogue,
+        LexicalIndex(views_of([trigger.text for trigger in lexical])),
+        lexical,
+        SemanticIndex(embedding, tokenise([trigger.text for trigger in semantic])),
+        semantic,
+    )
+
+
+def _spanned(prompts: PromptBatch, i: int, span: tuple[int, int] | None) -> str:
+    """The text of a span as reasons give it; the whole head where there is none."""
+    if span is None:
+        return prompts.heads[i]
+    begin, end = span
+    text = prompts.tails[i] if begin < 0 else prompts.heads[i]
+    return text[begin : end or None]
+
+
+class TriggerDetector:
+    """Prompt detector `triggers`. Where a trigger was seen to work (its `position`) does not limit the match.
+
+    An answer is the lexical score in bits where nothing is near; else the Reason of the matcher that decided, on
+    its own scale: bits (stage `lexical`), or a cosine (`static`, `transformer`).
+    """
+
+    name = "triggers"
+    version = "1"
+    kinds = ("known_trigger",)
+
+    def __init__(
+        self, thresholds: Thresholds, catalogue: Catalogue, second_stage: SecondStage | None = None
+    ) -> None:
+        self._thresholds = thresholds
+        self._second_stage = second_stage
+        self._embedding = static_embedding()
+        self._indexes = _build(catalogue, self._embedding)
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The catalogue in use."""
+        return self._indexes.catalogue
+
+    def swap(self, catalogue: Catalogue) -> None:
+        """Use another catalogue from the next batch on. Builds in the calling thread (0.4 s for 10,000 entries)."""
+        self._indexes = _build(catalogue, self._embedding)
+
+    def score_batch(self, prompts: PromptBatch) -> list[Answer]:
+        """One answer a prompt; None where the event carries no text."""
+        indexes = self._indexes  # one reference for the whole batch, whatever `swap` does meanwhile
+        least_share = self._thresholds["triggers.share"]
+        lexical = indexes.lexical.match(prompts.tokens, prompts.lengths, least_share)
+        limit = flag_bits(len(indexes.lexical), self._thresholds["triggers.bits"])
+        answers: list[Answer] = [
+            score if readable else None
+            for score, readable in zip(lexical.score.tolist(), prompts.readable.tolist(), strict=True)
+        ]
+        for i in np.flatnonzero(lexical.score >= NEAR_SCORE * limit).tolist():
+            trigger = indexes.lexical_triggers[lexical.entry[i]]
+            answers[i] = self._lexical_reason(prompts, i, lexical, trigger, limit)
+        if len(indexes.semantic):
+            self._match_meaning(prompts, indexes, answers)
+        return answers
+
+    def _lexical_reason(
+        self, prompts: PromptBatch, i: int, matches: LexicalMatches, trigger: Trigger, limit: float
+    ) -> Reason:
+        begin, end = int(matches.begin[i]), int(matches.end[i])
+        score = float(matches.score[i])
+        return Reason(
+            detector=self.name,
+            detector_version=self.version,
+            score=score,
+            threshold=limit,
+            threshold_version=self._thresholds.version,
+            flagged=score > limit,
+            kind="known_trigger",
+            stage="lexical",
+            direction=trigger.direction,
+            span=character_span(prompts, i, begin, end),
+            window=f"trigger:{trigger.trigger_id}",
+            trigger_id=trigger.trigger_id,
+            trigger_version=trigger.version,
+            share=float(matches.share[i]),
+            note=f"{matches.share[i]:.0%} of the trigger's information within {end - begin} tokens",
+        )
+
+    def _match_meaning(self, prompts: PromptBatch, indexes: _Indexes, answers: list[Answer]) -> None:
+        """Replace answers that the lexical matcher did not flag where a stretch means what an entry means."""
+        matches = indexes.semantic.match(prompts)
+        limit = self._thresholds["triggers.cosine"]
+        reasons: dict[int, Reason] = {}
+        pairs: list[tuple[str, str]] = []
+        for i in np.flatnonzero(matches.cosine >= limit - NEAR_COSINE).tolist():
+            if not (isinstance(answer := answers[i], Reason) and answer.flagged):
+                trigger = indexes.semantic_triggers[matches.entry[i]]
+                reasons[i] = self._semantic_reason(prompts, i, matches, trigger, limit)
+                pairs.append((_spanned(prompts, i, reasons[i].span), trigger.text))
+        if self._second_stage is not None and pairs:
+            self._ask_transformer(self._second_stage.cosines(pairs), list(reasons.values()))
+        for i, reason in reasons.items():
+            answers[i] = reason
+
+    def _semantic_reason(
+        self, prompts: PromptBatch, i: int, matches: SemanticMatches, trigger: Trigger, limit: float
+    ) -> Reason:
+        span = character_span(prompts, i, int(matches.begin[i]), int(matches.end[i]))
+        score = float(matches.cosine[i])
+        return Reason(
+            detector=self.name,
+            detector_version=self.version,
+            score=score,
+            threshold=limit,
+            threshold_version=self._thresholds.version,
+            flagged=score > limit,
+            kind="known_trigger",
+            stage="static",
+            direction=trigger.direction,
+            span=span,
+            window=f"trigger:{trigger.trigger_id}",
+            trigger_id=trigger.trigger_id,
+            trigger_version=trigger.version,
+            note=f"a stretch of {matches.end[i] - matches.begin[i]} tokens means what the trigger means",
+        )
+
+    def _ask_transformer(self, cosines: NDArray[np.float32], reasons: list[Reason]) -> None:
+        limit = self._thresholds["triggers.transformer_cosine"]
+        for cosine, reason in zip(cosines.tolist(), reasons, strict=True):
+            if math.isnan(cosine):
+                reason.note += "; the transformer's budget is spent"
+            else:
+                reason.stage = "transformer"
+                reason.score, reason.threshold, reason.flagged = cosine, limit, cosine > limit
