@@ -44,7 +44,7 @@ class Record(Protocol):
     @property
     def value(self) -> bytes | None: ...
     @property
-    def headers(self) -> Sequence[tuple[str, bytes]]: ...
+    def headers(self) -> Sequence[tuple[str, bytes]]: ...  # Kafka's null comes as None, and is read as empty
 
 
 class InvalidRecord(ValueError):
@@ -195,7 +195,7 @@ def read_dead_letter(record: Record) -> DeadLetter:
     Raises:
         InvalidRecord: not a dead letter of ours.
     """
-    ours = {name: content for name, content in record.headers if not name.startswith(_ORIGINAL)}
+    ours = {name: content or b"" for name, content in record.headers if not name.startswith(_ORIGINAL)}
     value = record.value or b""
     try:
         reason = ours["x-reason"].decode()
@@ -223,7 +223,7 @@ def read_dead_letter(record: Record) -> DeadLetter:
 def _original_headers(record: Record) -> Iterator[tuple[str, bytes]]:
     for name, content in record.headers:
         if name.startswith(_ORIGINAL):
-            yield name.removeprefix(_ORIGINAL), content
+            yield name.removeprefix(_ORIGINAL), content or b""
 
 
 def _envelope_headers(record: Record) -> tuple[bytes, bool]:

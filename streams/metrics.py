@@ -56,7 +56,7 @@ def _histogram(name: str, help_text: str, buckets: Sequence[float], **labels: st
     return Histogram(name, help_text, labels, namespace=PREFIX, registry=REGISTRY, buckets=buckets)
 
 
-_LANE = "detect, fleet, feedback, history"
+_LANE = "detect, fleet, feedback, history, notify"
 _DETECTOR = "the detectors' names"
 _REASON = "the reasons of `schemas/deadletters.py`"
 
@@ -65,7 +65,7 @@ EVENTS_CONSUMED = _counter(
     "events_consumed", "Records read.", lane=_LANE, topic="the topics", result="ok, dead_letter"
 )
 DEAD_LETTERS = _counter(
-    "dead_letters", "Records sent to the dead letters.", stage="decode, alert, audit", reason=_REASON
+    "dead_letters", "Records sent to the dead letters.", stage="decode, judge, alert, audit, store", reason=_REASON
 )
 GATEWAY_EVENTS = _counter(
     "gateway_events", "Events taken from gateways by our own endpoints.",

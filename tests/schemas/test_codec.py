@@ -222,6 +222,15 @@ def test_bad_headers(headers: Headers, field: str) -> None:
     assert (error.reason, error.field) == ("bad_envelope", field)
 
 
+@pytest.mark.parametrize("name", ["ce_type", "content-type", "other"])
+def test_null_headers_are_empty_ones(name: str) -> None:
+    null: Any = None
+    record = Rec(raw(ROUTE), [(name, null)])
+    assert decode_event(record) is not None
+    letter = codec.dead_letter_headers(InvalidRecord("judge_failed", record), record, "judge")
+    assert codec.read_dead_letter(Rec(b"", letter)).headers == [(name, b"")]
+
+
 @pytest.mark.parametrize(
     ("changes", "reason", "field"),
     [
@@ -336,9 +345,10 @@ def test_dead_letters_come_back(value: bytes, key: bytes | None, headers: Header
         ("x-original-offset", b"x"),
         ("x-detail", b"\xff"),
         ("x-original-timestamp", b"9" * 30),
+        ("x-original-partition", None),
     ],
 )
-def test_what_is_no_dead_letter(change: tuple[str, bytes] | None) -> None:
+def test_what_is_no_dead_letter(change: tuple[str, Any] | None) -> None:
     original = Rec(b"v")
     headers = dict(codec.dead_letter_headers(InvalidRecord("empty", original), original, "decode"))
     if change is None:
