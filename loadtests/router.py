@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import zlib
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -80,7 +81,7 @@ class DifficultyRouter:
             for low, high, value in zip(TIERS[:-1], TIERS[1:], arrays["cuts"], strict=True)
         }
         self.auc = float(arrays["auc"])  # on the prompts that were held out
-        self._cuts: Floats = arrays["cuts"]
+        self._cuts = list(self.boundaries.values())
         self._features = _featuriser(kind, arrays)
         self._layers = _layers(arrays)
 
@@ -99,12 +100,11 @@ class DifficultyRouter:
 
     def route(self, texts: Sequence[str]) -> list[Decision]:
         """Score and tier of each text, in order."""
-        scores = self.score(texts)
-        return [Decision(float(score), tier) for score, tier in zip(scores, self.tiers(scores), strict=True)]
+        return [Decision(score, self.tier(score)) for score in self.score(texts).tolist()]
 
-    def tiers(self, scores: Floats) -> list[Tier]:
-        """Tiers of scores: a score on a boundary belongs to the higher tier."""
-        return [TIERS[rank] for rank in np.searchsorted(self._cuts, scores, side="right")]
+    def tier(self, score: float) -> Tier:
+        """Tier of a score: one on a boundary belongs to the higher tier."""
+        return TIERS[bisect_right(self._cuts, score)]
 
 
 def held_out(rows: Sequence[Labelled], seed: int = 0) -> list[Labelled]:

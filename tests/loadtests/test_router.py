@@ -51,7 +51,7 @@ def test_tiers_follow_the_boundaries() -> None:
     router = DifficultyRouter.load("words")
     cuts = list(router.boundaries.values())
     assert cuts == sorted(cuts)
-    assert [tier.rank for tier in router.tiers(np.array([0.0, *cuts, 1.0]))] == [0, 1, 2, 3, 3]
+    assert [router.tier(score).rank for score in (0.0, *cuts, 1.0)] == [0, 1, 2, 3, 3]
     easy, hard = router.route(
         ["What is boiling an egg. Plain language please.", "Prove a tight bound for ergodic averages."]
     )
