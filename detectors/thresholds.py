@@ -15,7 +15,7 @@ DEFAULTS: Mapping[str, float] = MappingProxyType(
         "spend.rate": 4.0,
         "spend.tier_odds": 12.5,
         "triggers.bits": 22.0,  # at 1,000 entries (triggers/lexical.py, flag_bits)
-        "triggers.cosine": 0.8,
+        "triggers.cosine": 0.95,
         "triggers.share": 0.5,
         "triggers.transformer_cosine": 0.75,
     }
