@@ -13,6 +13,8 @@ COMMANDS = {
     "serve": "serve",
     "topics": "topics",
     "kafka": "kafka",
+    "migrate": "migrate",
+    "query": "query",
 }
 
 

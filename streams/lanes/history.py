@@ -6,7 +6,7 @@ its partitions and goes on polling, so that it stays in its group: lag, never lo
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import faust
@@ -32,7 +32,7 @@ POLL_MS = 200
 STOP_SECONDS = 10.0  # for what is in flight when the lane is told to stop
 NAME = "history"
 
-Insert = Callable[[Sequence[Record]], Awaitable[None]]
+Insert = Callable[[Sequence[Record]], Coroutine[Any, Any, None]]
 
 
 class Reader:
@@ -127,10 +127,7 @@ class Reader:
         self._inserted_to = {}
         for record in batch:
             self._inserted_to[TopicPartition(record.topic, record.partition)] = record.offset + 1
-        self._inserting = asyncio.create_task(self._insert_all(batch))
-
-    async def _insert_all(self, batch: Sequence[Record]) -> None:
-        await self._insert(batch)
+        self._inserting = asyncio.create_task(self._insert(batch))
 
     async def _finish(self) -> None:
         """Wait for the insert and commit what it covered, of the partitions that are still ours."""
