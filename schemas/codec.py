@@ -172,7 +172,7 @@ def event_headers(event: AnyEvent, source: str, traceparent: str = "") -> list[t
 
 
 def dead_letter_headers(error: InvalidRecord, record: Record, stage: str) -> tuple[tuple[str, bytes], ...]:
-    """Headers of a dead letter, whose key and value are the record's own. `stage`: decode, judge or audit."""
+    """Headers of a dead letter, whose key and value are the record's own. `stage`: as `DeadLetter.stage`."""
     place = (record.topic, str(record.partition), str(record.offset))
     ours = (
         ("x-letter-id", stable_id(*place)),
