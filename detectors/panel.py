@@ -1,40 +1,66 @@
 """The prompt detectors of a worker, together: prompts in, facts out, text dropped."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
+import numpy as np
+
+from detectors.catalogue import Catalogue, shipped
 from detectors.contract import Answer, PromptDetector, PromptFacts
-from detectors.text import PromptBatch, read_prompts
+from detectors.embedding import static_embedding
+from detectors.text import read_prompts
 from detectors.thresholds import Thresholds
+from detectors.triggers.detector import TriggerDetector
 from schemas.events import Request
 from schemas.verdicts import Reason
 
 log = logging.getLogger(__name__)
 
 
+class CatalogueDetector(PromptDetector, Protocol):
+    """A prompt detector over a trigger catalogue: `detectors.triggers.detector.TriggerDetector`."""
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The catalogue in use."""
+
+    def swap(self, catalogue: Catalogue) -> None:
+        """Use another one from the next batch on."""
+
+
 class PromptPanel:
     """Shared by all partitions of a worker, by replay and by the guard: it holds artefacts, no state."""
 
     def __init__(
-        self,
-        detectors: Sequence[PromptDetector],
-        thresholds: Thresholds,
-        vectors: Callable[[PromptBatch], Sequence[bytes]],
-        catalogue_version: Callable[[], int],
+        self, triggers: CatalogueDetector, others: Sequence[PromptDetector], thresholds: Thresholds
     ) -> None:
-        """Take the detectors, and `vectors`: a batch's static embeddings, float16 bytes, empty where unreadable."""
-        self.detectors = detectors
+        """Take the detector of known triggers, whose catalogue can be swapped, and those without one."""
+        self.detectors: Sequence[PromptDetector] = (triggers, *others)
         self.thresholds = thresholds
-        self._vectors = vectors
-        self._catalogue_version = catalogue_version
+        self._triggers = triggers
+        self._embedding = static_embedding()
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The trigger catalogue in use."""
+        return self._triggers.catalogue
+
+    def swap_catalogue(self, catalogue: Catalogue) -> None:
+        """Use another catalogue from the next batch on; builds its index in the calling thread."""
+        self._triggers.swap(catalogue)
 
     def facts(self, requests: Sequence[Request]) -> list[PromptFacts]:
         """Judge prompts in one batch; the facts of one do not depend on the others."""
         if not requests:
             return []
         batch = read_prompts(requests)
-        version = self._catalogue_version()
-        facts = [PromptFacts(vector=v, catalogue_version=version) for v in self._vectors(batch)]
+        version = self.catalogue.version
+        vectors = self._embedding.vectors(batch).astype(np.float16)
+        facts = [
+            PromptFacts(vector=vector.tobytes() if readable else b"", catalogue_version=version)
+            for vector, readable in zip(vectors, batch.readable, strict=True)
+        ]
         for detector in self.detectors:
             try:
                 answers = detector.score_batch(batch)
@@ -56,6 +82,12 @@ class PromptPanel:
                 fact.failed.append(detector.name)
                 answers.append(None)
         return answers
+
+
+def build_panel(thresholds: Thresholds, catalogue: Catalogue | None = None) -> PromptPanel:
+    """The shipped prompt detectors, on a catalogue (default: the shipped one)."""
+    triggers = TriggerDetector(thresholds, catalogue if catalogue is not None else shipped())
+    return PromptPanel(triggers, (), thresholds)
 
 
 def add_answer(

@@ -1,13 +1,15 @@
 """The Faust app of one process: the roles it was asked for, wired to their settings."""
 
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, Literal, get_args
 
 import faust
+from mode import Service
 
 from detectors.panel import build_panel
 from detectors.thresholds import Thresholds
+from streams import web
 from streams.control import Control
 from streams.health import Health
 from streams.kafka import connection
@@ -15,15 +17,31 @@ from streams.lane import Lane
 from streams.lanes import detect, fleet
 from streams.lanes.history import HistoryLane
 from streams.lanes.notify import NotifyLane
-from streams.settings import Settings
-from streams.web import Web
+from streams.settings import Settings, Web
 
 Role = Literal["detect", "fleet", "history", "notify"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
 
+class Probes(Service):
+    """The web server of probes and metrics."""
+
+    def __init__(self, settings: Web, health: Health) -> None:
+        super().__init__()
+        self._settings = settings
+        self._health = health
+
+    async def on_start(self) -> None:
+        """Listen."""
+        self._runner = await web.start(self._health, self._settings.host, self._settings.port)
+
+    async def on_stop(self) -> None:
+        """Stop listening."""
+        await self._runner.cleanup()
+
+
 def build(settings: Settings, roles: Collection[Role]) -> faust.App:
-    """Make the app; nothing is connected before it starts."""
+    """Make the app; nothing is connected before it starts. Services start in the order given here."""
     brokers = connection(settings.kafka)
     suffix = settings.kafka.topic_suffix
     app = faust.App(
@@ -33,7 +51,6 @@ def build(settings: Settings, roles: Collection[Role]) -> faust.App:
         broker=[f"kafka://{host}" for host in settings.kafka.bootstrap.split(",")],
         broker_credentials=_credentials(brokers),
         store="memory://",
-        datadir=None,
         web_enabled=False,
         table_standby_replicas=0,
         topic_disable_leader=True,
@@ -43,13 +60,10 @@ def build(settings: Settings, roles: Collection[Role]) -> faust.App:
         broker_max_poll_interval=120.0,
         worker_redirect_stdouts=False,
     )
-    health = Health()
-    services: list[Any] = [Web(settings.web, health)]
-    control = Control(app, settings, brokers, health)
-    services.append(control)
+    health = Health(expected=("catalogue", *roles))
+    panel = build_panel(Thresholds())
+    services: list[Service] = [Probes(settings.web, health), Control(app, brokers, health, panel, suffix)]
     if "detect" in roles:
-        panel = build_panel(Thresholds())
-        control.follow(panel)
         services.append(Lane(app, detect.spec(settings, panel), brokers, health, suffix))
     if "fleet" in roles:
         services.append(Lane(app, fleet.spec(settings), brokers, health, suffix))
@@ -62,7 +76,7 @@ def build(settings: Settings, roles: Collection[Role]) -> faust.App:
     return app
 
 
-def _credentials(brokers: dict[str, Any]) -> Any:
+def _credentials(brokers: Mapping[str, Any]) -> Any:
     """Faust's own form of the same connection settings."""
     if "sasl_mechanism" in brokers:
         return faust.SASLCredentials(

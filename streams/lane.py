@@ -111,7 +111,6 @@ class Lane(Service):
             max_request_size=8 << 20,
             compression_type="lz4",
         )
-        await self._effects.start()
         self._consumer = AIOKafkaConsumer(
             **self._connection,
             group_id=self._group,
@@ -127,6 +126,7 @@ class Lane(Service):
             max_poll_interval_ms=120_000,
         )
         self._consumer.subscribe([self._source], listener=_Listener(self))
+        await self._effects.start()
         await self._consumer.start()
 
     # --- reading
@@ -217,8 +217,7 @@ class Lane(Service):
         batches: dict[tuple[str, int], Any] = {}
         for output in outputs:
             topic = output.topic + self._suffix
-            if output.partition is None or output.topic == DEADLETTERS.name:
-                # Dead letters are as large as what was sent; others go by their key.
+            if output.partition is None or output.headers:  # by their key, or as large as a dead letter may be
                 sent = await self._effects.send(
                     topic, output.value, key=output.key, partition=output.partition, headers=list(output.headers)
                 )
@@ -226,10 +225,10 @@ class Lane(Service):
                 continue
             at = (topic, output.partition)
             batch = batches.get(at) or self._effects.create_batch()
-            if batch.append(key=output.key, value=output.value, timestamp=None, headers=output.headers) is None:
+            if batch.append(key=output.key, value=output.value, timestamp=None) is None:
                 await self._send_batch(owned, batch, at)
                 batch = self._effects.create_batch()
-                batch.append(key=output.key, value=output.value, timestamp=None, headers=output.headers)
+                batch.append(key=output.key, value=output.value, timestamp=None)
             batches[at] = batch
         for at, batch in batches.items():
             await self._send_batch(owned, batch, at)
@@ -355,9 +354,10 @@ class Lane(Service):
         return end
 
     async def _revoke(self, partitions: Iterable[int]) -> None:
-        partitions = list(partitions)
+        partitions = sorted(partitions)
         await asyncio.gather(*(self._release(partition) for partition in partitions))
-        log.info("lane %s gave up %s", self.spec.name, sorted(partitions))
+        if partitions:
+            log.info("lane %s gave up %s", self.spec.name, partitions)
 
     async def _release(self, partition: int) -> None:
         owned = self.owned.pop(partition, None)

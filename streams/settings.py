@@ -42,6 +42,9 @@ class Kafka(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     instance_id: Annotated[
         str, Meta(description="static group membership, one id a process (the pod's name); empty: none")
     ] = ""
+    session_seconds: Annotated[
+        float, Meta(ge=6, le=300, description="silence after which the group gives our partitions to others")
+    ] = 10.0
     topic_suffix: Annotated[
         str, Meta(pattern=r"^[A-Za-z0-9._-]{0,64}$", description="after every topic's and group's name")
     ] = ""
@@ -105,9 +108,15 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Notify(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who is told of alerts."""
 
+    group: Annotated[
+        str, Meta(min_length=1, description="consumer groups, one a channel: its name is put behind")
+    ] = "pointsman-notify"
     console: Annotated[bool, Meta(description="write each transition to standard output")] = True
     webhook_url: Annotated[str, Meta(description="receives alerts by POST; empty: none", extra=_SECRET)] = ""
     webhook_secret: Annotated[str, Meta(description="signs what is posted (HMAC-SHA256)", extra=_SECRET)] = ""
+    alertmanager_url: Annotated[
+        str, Meta(description="base address of an Alertmanager (its API v2); empty: none", extra=_SECRET)
+    ] = ""
 
 
 class Web(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -16,14 +16,19 @@ def command(events: Path, out: Path) -> None:
 
     Event time only, and deterministic: two runs write the same bytes.
     """
-    from detectors.registry import alerting, judge, prompt_panel
+    from detectors.alerting import Alerting
+    from detectors.judge import Judge, JudgeLimits
+    from detectors.panel import build_panel
+    from detectors.registry import stream_detectors
+    from detectors.thresholds import Thresholds
     from streams.replay import replay
 
     lines = events.read_bytes().split(b"\n")
     if lines and not lines[-1].strip():
         lines.pop()  # the file's last newline
-    detect = judge(prompt_panel())
-    result = replay(lines, detect, alerting(), flush_ms=60_000)
+    thresholds = Thresholds()
+    judge = Judge(build_panel(thresholds), stream_detectors(thresholds), JudgeLimits())
+    result = replay(lines, judge, Alerting(), flush_ms=60_000)
     data = msgspec.json.format(msgspec.json.encode(result), indent=1)
     if str(out) == "-":
         sys.stdout.buffer.write(data + b"\n")

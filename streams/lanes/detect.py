@@ -30,5 +30,6 @@ def spec(settings: Settings, panel: PromptPanel) -> LaneSpec:
         tick_seconds=min(1.0, detect.join_grace_seconds / 2),
         dead_letter_max_ratio=detect.dead_letter_max_ratio,
         dead_letter_min_count=detect.dead_letter_min_count,
+        session_timeout_ms=round(settings.kafka.session_seconds * 1000),
         instance_id=settings.kafka.instance_id or None,
     )

@@ -1,6 +1,6 @@
 """The fleet lane: findings, keyed by the alert's identity, to alerts."""
 
-from detectors.alerting import Alerting, AlertingLimits
+from detectors.alerting import Alerting
 from schemas.topics import FINDINGS, FLEET_CHECKPOINTS
 from streams.lane import LaneSpec
 from streams.settings import Settings
@@ -9,12 +9,9 @@ from streams.settings import Settings
 def spec(settings: Settings) -> LaneSpec:
     """The lane as the settings want it."""
     fleet = settings.fleet
-    limits = AlertingLimits(
-        quiet_ms=round(fleet.quiet_seconds * 1000), refresh_ms=round(fleet.resend_seconds * 1000)
-    )
 
     def make(partition: int) -> Alerting:
-        return Alerting(limits)
+        return Alerting(fleet.quiet_seconds, fleet.resend_seconds)
 
     return LaneSpec(
         name="fleet",
@@ -24,5 +21,6 @@ def spec(settings: Settings) -> LaneSpec:
         make=make,
         checkpoint_seconds=settings.detect.checkpoint_seconds,
         checkpoint_events=settings.detect.checkpoint_events,
+        session_timeout_ms=round(settings.kafka.session_seconds * 1000),
         instance_id=settings.kafka.instance_id or None,
     )

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from detectors.catalogue import Catalogue
 from detectors.contract import Answer, Case
 from detectors.judge import Judge, JudgeLimits
 from detectors.panel import PromptPanel
@@ -26,6 +27,11 @@ class Words:
     """Flags prompts that hold the word `trigger`; fails on `explode`."""
 
     name, version, kinds = "triggers", "1", ("known_trigger",)
+
+    catalogue = Catalogue((), 7)
+
+    def swap(self, catalogue: Catalogue) -> None:
+        self.catalogue = catalogue
 
     def score_batch(self, prompts: PromptBatch) -> list[Answer]:
         return [
@@ -78,9 +84,7 @@ class Tally:
 
 
 def make(**limits: int) -> Judge:
-    panel = PromptPanel(
-        [Words()], Thresholds(), vectors=lambda batch: [b""] * len(batch), catalogue_version=lambda: 7
-    )
+    panel = PromptPanel(Words(), (), Thresholds())
     return Judge(panel, [Tally()], JudgeLimits(**limits), partition=3)
 
 
@@ -186,7 +190,7 @@ def test_a_request_id_used_again_is_judged_again() -> None:
 
 
 def test_the_same_request_id_of_two_principals_are_two_requests() -> None:
-    events = [
+    events: list[AnyEvent | bytes] = [
         request(principal="p1"),
         request(principal="p2", event_id="x"),
         route(principal="p2", event_id="y"),
@@ -241,7 +245,9 @@ def _event(kind: str, number: int) -> AnyEvent | bytes:
         return request(rid, principal, event_id=f"{rid}-again")
     if kind == "route2":
         return route(rid, principal, event_id=f"{rid}-r2", attempt=1)
-    return {"request": request, "route": route, "outcome": outcome}[kind](rid, principal)
+    if kind == "route":
+        return route(rid, principal)
+    return outcome(rid, principal) if kind == "outcome" else request(rid, principal)
 
 
 @st.composite

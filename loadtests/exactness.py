@@ -1,0 +1,111 @@
+"""Was anything lost, doubled or wrong? Judged by ids: the log is judged anew, undisturbed, and compared.
+
+A lane's effects and state are functions of its log, so the proof is short: read the source topic, run the
+same processors over it in this process, and compare what they say with what the workers published and with
+what they left in their checkpoints.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from detectors.processor import Processor, Record
+from schemas.topics import CHECKPOINTS, DEADLETTERS, EVENTS, FINDINGS, VERDICTS, Topic, named
+from streams.kafka import read_to_end
+
+
+class Exactness(msgspec.Struct, kw_only=True):
+    """What the comparison found. All of `lost`, `conflicting`, `unexpected` and `wrong_state` must be 0."""
+
+    records: int = 0
+    effects: int = 0  # distinct, expected
+    lost: int = 0  # expected, and not there
+    unexpected: int = 0  # there, and not expected
+    conflicting: int = 0  # ids with two different contents
+    repeated: int = 0  # records that were published again, same id and content: they replace themselves
+    wrong_state: int = 0  # partitions whose checkpoint is not what its offset says
+    keys: int = 0  # in all checkpoints
+    behind: int = 0  # records after the last checkpoints
+
+    @property
+    def exact(self) -> bool:
+        """Nothing lost, nothing wrong."""
+        return not (self.lost or self.unexpected or self.conflicting or self.wrong_state)
+
+
+async def check(
+    brokers: Mapping[str, Any],
+    suffix: str,
+    make: Callable[[int], Processor],
+    source: Topic = EVENTS,
+    checkpoints: Topic = CHECKPOINTS,
+    effects: Sequence[Topic] = (VERDICTS, FINDINGS, DEADLETTERS),
+) -> Exactness:
+    """Compare a lane's effects and checkpoints with an undisturbed run over its source topic."""
+    result = Exactness()
+    expected: dict[tuple[str, bytes, bytes], int] = {}
+    log = await _by_partition(brokers, named(source, suffix))
+    written = await _by_partition(brokers, named(checkpoints, suffix))
+    for partition, records in log.items():
+        result.records += len(records)
+        for output in make(partition).apply(records):
+            expected[output.topic, _identity(output.topic, output), output.value] = 0
+        _compare_state(result, make, partition, records, written.get(partition, []))
+    result.effects = len(expected)
+    contents: dict[tuple[str, bytes], set[bytes]] = defaultdict(set)
+    for topic in effects:
+        async for record in read_to_end(brokers, named(topic, suffix)):
+            value = record.value or b""
+            identity = _identity(topic.name, record)
+            contents[topic.name, identity].add(value)
+            if (topic.name, identity, value) in expected:
+                expected[topic.name, identity, value] += 1
+            elif topic is not DEADLETTERS or _is_from(record, named(source, suffix)):
+                result.unexpected += 1
+    result.lost = sum(count == 0 for count in expected.values())
+    result.repeated = sum(count - 1 for count in expected.values() if count)
+    result.conflicting = sum(len(values) > 1 for values in contents.values())
+    return result
+
+
+def _compare_state(
+    result: Exactness,
+    make: Callable[[int], Processor],
+    partition: int,
+    records: Sequence[Record],
+    written: Sequence[Record],
+) -> None:
+    restored = make(partition)
+    for record in written:
+        restored.load(record.key or b"", record.value)
+    restored.loaded()
+    undisturbed = make(partition)
+    undisturbed.apply([record for record in records if record.offset < restored.offset])
+    state, right = restored.snapshot(), undisturbed.snapshot()
+    result.keys += len(state)
+    result.behind += sum(record.offset >= restored.offset for record in records)
+    if state != right:
+        result.wrong_state += 1
+
+
+async def _by_partition(brokers: Mapping[str, Any], topic: str) -> dict[int, list[Record]]:
+    log: dict[int, list[Record]] = defaultdict(list)
+    async for record in read_to_end(brokers, topic):
+        log[record.partition].append(record)
+    return log
+
+
+def _identity(topic: str, record: Any) -> bytes:
+    """What makes an effect one and the same when it is published again."""
+    headers = dict(record.headers)
+    if topic == DEADLETTERS.name:
+        return bytes(headers["x-letter-id"])
+    if topic == FINDINGS.name:
+        return str(msgspec.json.decode(record.value)["finding_id"]).encode()
+    return bytes(record.key)
+
+
+def _is_from(record: Record, topic: str) -> bool:
+    return dict(record.headers).get("x-original-topic") == topic.encode()

@@ -1,0 +1,114 @@
+"""The control topics: the trigger catalogue and the thresholds, read whole at the start, then followed.
+
+These are plain Faust topics: low in rate, and every worker must see all of them. What is read from them is
+swapped into the panel as a whole; judging never waits for it.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterable, Mapping
+from typing import Any
+
+import faust
+from mode import Service
+
+from detectors.catalogue import SHIPPED, read_records
+from detectors.panel import PromptPanel
+from detectors.thresholds import DEFAULTS
+from schemas.codec import InvalidRecord, Record, decode
+from schemas.thresholds import ThresholdUpdate
+from schemas.topics import THRESHOLDS, TRIGGERS, named
+from schemas.triggers import Trigger
+from streams import metrics
+from streams.health import Health
+from streams.kafka import read_to_end
+
+log = logging.getLogger(__name__)
+
+SETTLE_SECONDS = 0.5  # a burst of catalogue records makes one swap
+IN_FORCE = ("active", "pinned", "rolled_back")
+
+
+class Control(Service):
+    """Keeps a panel's catalogue and thresholds as the topics say. Start it before the lanes."""
+
+    def __init__(
+        self, app: faust.App, brokers: Mapping[str, Any], health: Health, panel: PromptPanel, suffix: str = ""
+    ) -> None:
+        super().__init__()
+        self._brokers = brokers
+        self._health = health
+        self._panel = panel
+        self._suffix = suffix
+        self._records = read_records(SHIPPED)
+        self._values: dict[str, float] = {}
+        self._version = 0
+        self._changed = asyncio.Event()
+        for topic, follow in ((TRIGGERS, self._follow_triggers), (THRESHOLDS, self._follow_thresholds)):
+            source = app.topic(named(topic, suffix), value_serializer="raw", key_serializer="raw")
+            app.agent(source, name=f"control.{topic.name}")(follow)
+
+    async def on_start(self) -> None:
+        """Read both topics to their end: the first verdict is by what is in force."""
+        async for record in read_to_end(self._brokers, named(TRIGGERS, self._suffix)):
+            self._on_trigger(record)
+        async for record in read_to_end(self._brokers, named(THRESHOLDS, self._suffix)):
+            self._on_threshold(record)
+        await self._swap()
+        self._health.ready("catalogue", True)
+
+    async def _follow_triggers(self, stream: Any) -> None:
+        async for event in _messages(stream):
+            self._on_trigger(event)
+            self._changed.set()
+
+    async def _follow_thresholds(self, stream: Any) -> None:
+        async for event in _messages(stream):
+            self._on_threshold(event)
+            self._changed.set()
+
+    def _on_trigger(self, record: Record) -> None:
+        if record.value is None and record.key is not None:
+            self._records.remove(record.key.decode(errors="replace"))
+            return
+        try:
+            self._records.put(decode(Trigger, record))
+        except InvalidRecord as error:
+            log.error("catalogue record left out: %s", error)
+
+    def _on_threshold(self, record: Record) -> None:
+        try:
+            update = decode(ThresholdUpdate, record)
+        except InvalidRecord as error:
+            log.error("threshold update left out: %s", error)
+            return
+        if update.mode not in IN_FORCE or update.scope.tenant_id or update.scope.route or update.scope.category:
+            return  # proposals, and scopes that a router's own client reads
+        if update.parameter not in DEFAULTS:
+            log.error("threshold update %s names no parameter of ours: left out", update.update_id)
+            return
+        self._values[update.parameter] = update.new_value
+        self._version = max(self._version, update.version)
+
+    @Service.task
+    async def _swap_when_changed(self) -> None:
+        while not self.should_stop:
+            await self._changed.wait()
+            await self.sleep(SETTLE_SECONDS)
+            self._changed.clear()
+            await self._swap()
+
+    async def _swap(self) -> None:
+        catalogue = self._records.catalogue()
+        if catalogue.triggers != self._panel.catalogue.triggers:
+            # Building the index takes its time; the old one judges meanwhile.
+            await asyncio.to_thread(self._panel.swap_catalogue, catalogue)
+            log.info("catalogue %d: %d triggers", catalogue.version, len(catalogue))
+        metrics.CATALOGUE_VERSION.set(self._panel.catalogue.version)
+        self._panel.thresholds.swap(self._values, self._version)
+
+
+async def _messages(stream: Any) -> AsyncIterable[Any]:
+    """The records themselves, tombstones too."""
+    async for event in stream.events():
+        yield event.message
