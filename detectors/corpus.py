@@ -122,12 +122,24 @@ _SOURCES: dict[str, tuple[Callable[[random.Random], Iterator[str]], int]] = {
 }
 
 
-def natural_texts(seed: int = 0) -> Iterator[tuple[str, str]]:
-    """Passages (kind, text) of every source at hand, up to each one's share; the order is fixed by the seed."""
+def natural_texts(seed: int = 0, part: float = 1.0) -> Iterator[tuple[str, str]]:
+    """Passages (kind, text) of every source at hand, up to each one's share; the order is fixed by the seed.
+
+    `part`: of the 59 million characters that the shares allow, 0..1.
+    """
     for kind, (read, most) in _SOURCES.items():
-        left = most
+        left = most * part
         for text in read(random.Random(f"{seed}/{kind}")):
             yield kind, text
             left -= len(text)
             if left <= 0:
                 break
+
+
+def benign_texts() -> Iterator[str]:
+    """What a trigger must not match: natural text at hand, and the benign prompts of POINTSMAN_DATA."""
+    yield from (text for _, text in natural_texts(part=0.1))
+    root = data_path()
+    if root and (root / "benign_prompts.jsonl").is_file():
+        with (root / "benign_prompts.jsonl").open(encoding="utf-8") as file:
+            yield from (json.loads(line)["text"] for line in file)

@@ -29,7 +29,8 @@ class PromptBatch:
 
     A row of `tokens` is the prompt's whole folded text where that fits in `ROW_TOKENS`, else its first and last
     `END_TOKENS` tokens: a short prompt has no head and tail that must be matched twice. Runs of one token are
-    collapsed. Tokens have no case and no white space; who needs those reads `heads` and `tails`.
+    collapsed. Tokens have no case and no white space; who needs those reads `heads` and `tails`, which are also
+    what the spans of characters in reasons are in.
     """
 
     heads: list[str]  # raw, at most END_CHARS; blank padding squeezed
@@ -53,9 +54,10 @@ class _Cut(NamedTuple):
 
 
 def _is_padded(end: str) -> bool:
-    blanks = end.count(" ") + end.count("\n") + end.count("\t")
-    if not end.isascii():
-        blanks += sum(not c.isprintable() or c.isspace() for c in end)
+    if end.isascii():
+        blanks = end.count(" ") + end.count("\n") + end.count("\t")
+    else:
+        blanks = sum(not c.isprintable() or c.isspace() for c in end)
     return blanks > _PADDED_CHARS
 
 

@@ -11,6 +11,8 @@ COMMANDS = {
     "schema": "schema",
     "replay": "replay",
     "serve": "serve",
+    "text": "text",
+    "triggers": "triggers",
     "topics": "topics",
     "kafka": "kafka",
     "migrate": "migrate",

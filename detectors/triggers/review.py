@@ -24,7 +24,7 @@ _BATCH = 1024
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """What the check found. `hits` are the benign texts (indexes into the reference) that the trigger would match."""
+    """What the check found. `hits` are indexes into the reference: benign texts that the trigger would match."""
 
     bits: float  # of the trigger, or of its weakest unit where it is long
     hits: tuple[int, ...]
