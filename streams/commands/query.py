@@ -15,6 +15,8 @@ from streams.embedded.clickhouse import EngineTaken
 from streams.settings import ClickHouse
 from streams.store import Answer, Store
 
+_NO_TABLES = (60, 81)  # UNKNOWN_TABLE, UNKNOWN_DATABASE
+
 
 @click.command()
 @click.argument("name", required=False)
@@ -42,7 +44,8 @@ def command(
     except named.BadParameter as error:
         raise click.UsageError(str(error)) from error
     except (ClickHouseError, EngineTaken) as error:
-        raise click.ClickException(inert(str(error))) from error
+        hint = "; no tables yet? `pointsman migrate`" if getattr(error, "code", None) in _NO_TABLES else ""
+        raise click.ClickException(inert(str(error)) + hint) from error
     if as_json:
         click.echo(
             json.dumps({"query": name, "rows": answer.records(), "read_rows": answer.read_rows}, default=_text)

@@ -1,5 +1,5 @@
 -- How far a window or trigger reached: tenants, models and tiers, with the principals and what it cost.
--- param window String = "": fingerprint of a window, and / or:
+-- param window String = "": fingerprint of a window (give this, or `trigger`, or both: either counts)
 -- param trigger String = "": id of a catalogued trigger
 -- param since DateTime64(3, 'UTC') = -24h: from this event time on
 -- param until DateTime64(3, 'UTC') = now: and before this one
@@ -10,8 +10,10 @@ WITH hits AS
     SELECT DISTINCT tenant_id, request_id, principal_hash, router_name, selected_model, tier, event_time
     FROM reasons FINAL
     WHERE flagged
-        AND (`window` != '' OR trigger_id != '')
-        AND (`window` = {window:String} OR trigger_id = {trigger:String})
+        AND (
+            (`window` = {window:String} AND `window` != '')
+            OR (trigger_id = {trigger:String} AND trigger_id != '')
+        )
         AND event_time >= {since:DateTime64(3, 'UTC')} AND event_time < {until:DateTime64(3, 'UTC')}
 )
 SELECT

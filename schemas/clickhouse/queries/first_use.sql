@@ -1,5 +1,5 @@
 -- Who used a window or trigger, the first user first.
--- param window String = "": fingerprint of a window, and / or:
+-- param window String = "": fingerprint of a window (give this, or `trigger`, or both: either counts)
 -- param trigger String = "": id of a catalogued trigger
 -- param since DateTime64(3, 'UTC') = -24h: from this event time on
 -- param until DateTime64(3, 'UTC') = now: and before this one
@@ -15,8 +15,10 @@ SELECT
     uniqExact(request_id) AS requests
 FROM reasons FINAL
 WHERE flagged
-    AND (`window` != '' OR trigger_id != '')
-    AND (`window` = {window:String} OR trigger_id = {trigger:String})
+    AND (
+        (`window` = {window:String} AND `window` != '')
+        OR (trigger_id = {trigger:String} AND trigger_id != '')
+    )
     AND event_time >= {since:DateTime64(3, 'UTC')} AND event_time < {until:DateTime64(3, 'UTC')}
 GROUP BY tenant_id, principal_hash
 ORDER BY first_seen, first_request_id
