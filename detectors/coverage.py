@@ -125,7 +125,7 @@ class Coverage:
 
     def __init__(self, thresholds: Thresholds, capacity: int = CAPACITY) -> None:
         self._thresholds = thresholds
-        self._routes = Keyed("r/", capacity)
+        self._routes = Keyed("r/", capacity, bytes, bytes)
         self._of_router: dict[str, dict[str, None]] = {}  # derived: router -> keys of its routes
 
     @property

@@ -57,10 +57,9 @@ class Spend:
 
     def __init__(self, thresholds: Thresholds, principals: int = PRINCIPALS, tenants: int = TENANTS) -> None:
         self._thresholds = thresholds
-        self._principals = Keyed("p/", principals)
-        self._tenants = Keyed("t/", tenants)
-        self._routers = Keyed("r/", ROUTERS)
-        self._levels: dict[str, Level] = {}  # derived: the stored tenants, with a running test
+        self._principals = Keyed("p/", principals, bytes, bytes)
+        self._tenants = Keyed("t/", tenants, Level.pack, Level)
+        self._routers = Keyed("r/", ROUTERS, bytes, bytes)
         self._taken: _Taken | None = None  # of the last `score`
 
     @property
@@ -111,10 +110,9 @@ class Spend:
 
     def load(self, key: str, value: bytes | None) -> None:
         """See `StreamDetector.load`."""
-        if self._tenants.load(key, value):
-            self._levels.pop(key.removeprefix("t/"), None)
-        elif not self._principals.load(key, value):
-            self._routers.load(key, value)
+        for store in (self._principals, self._tenants, self._routers):
+            if store.load(key, value):
+                return
 
     def _take(self, case: Case) -> "_Taken":
         """Add the case to a copy of its principal's past, and judge; changes nothing."""
@@ -147,7 +145,7 @@ class Spend:
         """The principal's own finding, else one of its tenant or of all, else how near it is."""
         if best < 1.0:
             for name in (tenant, _ALL_TENANTS):
-                level = self._level(name)
+                level = self._tenants.get(_tenant_key(name))
                 if level is not None and level.alarmed:
                     return self._reason("fleet_spend", "level", 1.0, "spend.fleet")
         if not stage:
@@ -183,35 +181,24 @@ class Spend:
         counts[rank] += weight
         self._routers.put(key, _TIERS.pack(*counts), sum(counts) >= ESTABLISHED)
 
-    def _level(self, tenant: str) -> Level | None:
-        key = compound_key(tenant) if tenant else ""
-        level = self._levels.get(key)
-        if level is None:
-            value = self._tenants.get(key)
-            if value is None:
-                return None
-            level = self._levels[key] = Level(value)
-        return level
-
     def _learn_level(self, tenant: str, residual: float, weight: float, time: float) -> None:
-        key = compound_key(tenant) if tenant else ""
-        level = self._level(tenant) or Level()
+        key = _tenant_key(tenant)
+        level = self._tenants.get(key) or Level()
         level.add(residual, weight, time, self._thresholds["spend.fleet"])
-        self._levels[key] = level
-        self._store(key, level)
+        self._tenants.put(key, level, level.established)
 
     def _acknowledge(self, tenant: str) -> None:
         """An alarm is said once: by the first case after it."""
-        for name in (tenant, _ALL_TENANTS):
-            level = self._level(name)
+        for key in (_tenant_key(tenant), _tenant_key(_ALL_TENANTS)):
+            level = self._tenants.get(key)
             if level is not None and level.alarmed:
                 level.alarmed = False
-                self._store(compound_key(name) if name else "", level)
+                self._tenants.put(key, level, level.established)
                 return
 
-    def _store(self, key: str, level: Level) -> None:
-        for gone in self._tenants.put(key, level.pack(), level.established):
-            self._levels.pop(gone, None)
+
+def _tenant_key(tenant: str) -> str:
+    return compound_key(tenant) if tenant else ""
 
 
 @dataclass(slots=True)

@@ -17,7 +17,7 @@ PRICE_ALLOWANCE = 0.35  # standard deviations
 CLIP = 3.0  # standard deviations that one request can count for
 HALF_LIFE_S = 86_400.0
 MOST_SUM = 100.0  # a sum that has said enough: after an attack it must come down again
-RISEN = 6.0  # a tier or price sum above this holds the baseline
+RISEN_TIER, RISEN_PRICE = 6.0, 12.0  # sums above these, half an alarm, hold the baseline
 MOST_HELD = 500  # cases: then a change of habit is learnt
 MOST_USD = 1e6
 BUCKET_S = 600.0
@@ -151,7 +151,8 @@ class Past:
 
     def holds(self, flagged: bool) -> bool:
         """Whether this case must not move the baseline; counts the cases held in a row."""
-        self.held = self.held + 1 if flagged or max(self.tier_sum, self.price_sum) > RISEN else 0
+        risen = flagged or self.tier_sum > RISEN_TIER or self.price_sum > RISEN_PRICE
+        self.held = self.held + 1 if risen else 0
         return 0 < self.held <= MOST_HELD
 
 
