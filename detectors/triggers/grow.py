@@ -37,7 +37,7 @@ class Grown:
 
 
 @cache
-def _pool(sampling: Sampling) -> tuple[list[str], NDArray[np.float64]]:
+def token_pool(sampling: Sampling) -> tuple[list[str], NDArray[np.float64]]:
     """Token strings and the chance of each."""
     known = vocabulary()
     strings = [known.encoding.decode([token]) for token in range(SIZE)]
@@ -57,7 +57,7 @@ def grow(router: Router, sampling: Sampling, direction: Direction = "up", tokens
     `up` raises the router's score (a dear model for everything), `down` lowers it (a weak model for what is hard).
     """
     rng = np.random.default_rng(seed)
-    strings, chances = _pool(sampling)
+    strings, chances = token_pool(sampling)
     sign = 1.0 if direction == "up" else -1.0
     gadget = [strings[rng.choice(len(strings), p=chances)]] * tokens
     start = best = float(router([" ".join(gadget)])[0])
