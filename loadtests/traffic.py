@@ -37,6 +37,7 @@ UNGUARDED = 0.01
 EVALUATED = 0.1
 UNSAFE_ANSWER = 0.003  # of evaluated answers; after harmful prompts UNSAFE_AFTER
 UNSAFE_AFTER = 0.3
+TOKEN_S = 0.004  # seconds for a token of an answer
 _GATEWAYS = (("gw-a", 0.0), ("gw-b", 0.035), ("gw-c", -0.020))  # with their clocks' errors in seconds
 
 
@@ -126,7 +127,7 @@ class _Gateway:
             "gateway_version": "1.0",
         }
         decided = ask.at + rng.lognormvariate(-4.8, 0.5)  # about 8 ms
-        done = decided + 0.2 + ask.output_tokens * 0.012 * rng.lognormvariate(0, 0.3)
+        done = decided + 0.1 + ask.output_tokens * TOKEN_S * rng.lognormvariate(0, 0.3)
         cached = (caller.tenant, ask.text) in self._answered and rng.random() < CACHED
         if cached:
             done = decided + 0.01

@@ -1,0 +1,106 @@
+"""Publishes events to Kafka when they are due, and watches what the service makes of them."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+
+from loadtests.report import Seen, Told
+from loadtests.traffic import Sent
+from schemas.alerts import Alert
+from schemas.codec import encode, event_headers
+from schemas.topics import ALERTS, EVENTS, FINDINGS, VERDICTS
+from schemas.verdicts import Finding, Verdict
+
+TICK_S = 0.01
+SOURCE = "//pointsman/loadtests"
+
+Brokers = Mapping[str, Any]  # arguments of every aiokafka client
+
+
+async def play(brokers: Brokers, sent: Sequence[Sent], start: datetime, on_sent: Callable[[int], None]) -> None:
+    """Publish every event at `start` plus its seconds, whatever the service does meanwhile; await all deliveries.
+
+    The loop is open: a broker that is slow delays nothing but itself, and no event is left out.
+    """
+    async with AIOKafkaProducer(**brokers, acks="all", linger_ms=5, enable_idempotence=True) as producer:
+        pending = []
+        for number, (at, event) in enumerate(sent):
+            while (wait := at - (datetime.now(UTC) - start).total_seconds()) > 0:
+                on_sent(number)
+                await asyncio.sleep(max(wait, TICK_S))
+            key, headers = event.principal_hash.encode(), event_headers(event, SOURCE)
+            pending.append(await producer.send(EVENTS.name, encode(event), key=key, headers=headers))
+            if len(pending) >= 1000:
+                await asyncio.gather(*pending)
+                pending.clear()
+        await asyncio.gather(*pending)
+        on_sent(len(sent))
+
+
+async def watch(brokers: Brokers, seen: Seen, on_alert: Callable[[Told], None]) -> None:
+    """Read verdicts, findings and alerts into `seen` until cancelled."""
+    consumer = AIOKafkaConsumer(
+        VERDICTS.name, FINDINGS.name, ALERTS.name, **brokers, auto_offset_reset="earliest",
+        isolation_level="read_committed", group_id=None, enable_auto_commit=False,
+    )  # fmt: skip
+    async with consumer:
+        async for record in consumer:
+            if record.value:
+                at = datetime.fromtimestamp(record.timestamp / 1000, UTC)
+                alarm = _take(seen, record.topic, record.value, at)
+                if alarm is not None:
+                    on_alert(alarm)
+
+
+def _take(seen: Seen, topic: str, value: bytes, at: datetime) -> Told | None:
+    """File one record; an alert's first firing state is returned."""
+    if topic == VERDICTS.name:
+        verdict = msgspec.json.decode(value, type=Verdict)
+        seen.verdicts[verdict.verdict_id] = verdict
+        seen.last_verdict = at
+    elif topic == FINDINGS.name:
+        finding = msgspec.json.decode(value, type=Finding)
+        seen.findings[finding.finding_id] = finding
+    else:
+        alert = msgspec.json.decode(value, type=Alert)
+        seen.alert_states.add((alert.alert_id, alert.sequence))
+        if alert.status == "firing" and alert.alert_id not in seen.told:
+            seen.told[alert.alert_id] = Told(alert, at)
+            return seen.told[alert.alert_id]
+    return None
+
+
+class Lag:
+    """How far consumer groups are behind, as the broker knows it."""
+
+    def __init__(self, brokers: Brokers, topics_of: Mapping[str, Sequence[str]]) -> None:
+        """`topics_of`: the topics that each group reads."""
+        self._topics_of = topics_of
+        self._admin = AIOKafkaAdminClient(**brokers)
+        self._reader = AIOKafkaConsumer(*{topic for names in topics_of.values() for topic in names}, **brokers)
+
+    async def __aenter__(self) -> "Lag":
+        """Connect."""
+        await self._admin.start()
+        await self._reader.start()
+        return self
+
+    async def __aexit__(self, *failure: object) -> None:
+        """Disconnect."""
+        await self._reader.stop()
+        await self._admin.close()
+
+    async def by_group(self) -> dict[str, int]:
+        """Records behind, by group; what a group has never committed counts from 0."""
+        behind = {}
+        for group, topics in self._topics_of.items():
+            parts = [TopicPartition(t, n) for t in topics for n in self._reader.partitions_for_topic(t) or ()]
+            ends = await self._reader.end_offsets(parts)
+            committed = await self._admin.list_consumer_group_offsets(group, partitions=parts)
+            behind[group] = sum(max(0, ends[at] - max(0, committed[at].offset)) for at in parts if at in committed)
+        return behind
