@@ -1,0 +1,51 @@
+"""Novelty's artefact: one file of plain arrays, no pickle. `pointsman novelty fit` makes it anew."""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detectors.novelty.model import Base, Model, Parts
+from detectors.novelty.ngrams import Ngrams
+from detectors.novelty.scale import Scale
+from detectors.novelty.tagger import Weights
+from detectors.novelty.trees import Trees
+
+PATH = Path(__file__).parents[1] / "artefacts" / "novelty.npz"
+_GROUPS = {"grams": Ngrams, "tagger": Weights, "trees": Trees, "scale": Scale}
+
+
+def save(path: Path, parts: Parts, scale: Scale, about: dict[str, Any]) -> None:
+    """Write a model; `about` (how it was made: JSON) comes back from `load`, with the version."""
+    groups = {"grams": parts.base.grams, "tagger": parts.tagger, "trees": parts.trees, "scale": scale}
+    arrays = {
+        f"{group}.{name}": array for group, fields in groups.items() for name, array in fields._asdict().items()
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(
+        path,
+        token_bytes=np.frombuffer(b"".join(parts.base.tokens), np.uint8),
+        token_lengths=np.array([len(token) for token in parts.base.tokens], np.uint8),
+        classes=parts.base.classes,
+        about=np.frombuffer(json.dumps(about).encode(), np.uint8),
+        **arrays,
+    )
+
+
+def load(path: Path = PATH) -> tuple[Model, Scale, dict[str, Any]]:
+    """Read a model, its scale, and how it was made."""
+    with np.load(path, allow_pickle=False) as stored:
+        arrays = dict(stored)
+    read = {group: kind(*(arrays[f"{group}.{name}"] for name in kind._fields)) for group, kind in _GROUPS.items()}
+    raw, ends = arrays["token_bytes"].tobytes(), np.cumsum(arrays["token_lengths"], dtype=np.int64).tolist()
+    tokens = [raw[begin:end] for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
+    parts = Parts(Base(tokens, read["grams"], arrays["classes"]), read["tagger"], read["trees"])
+    return Model(parts), read["scale"], json.loads(arrays["about"].tobytes())
+
+
+@cache
+def shipped() -> tuple[Model, Scale, dict[str, Any]]:
+    """The model that ships; loaded once a process."""
+    return load()

@@ -1,0 +1,175 @@
+"""Makes novelty's artefact: split, language model, tagger, trees, scale. Each step has texts of its own."""
+
+import json
+import random
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.novelty import artefact, ngrams, tokens
+from detectors.novelty.features import classes
+from detectors.novelty.model import Base, Model, Parts
+from detectors.novelty.scale import Scale, fit_scale
+from detectors.novelty.training.samples import Attack, Sample, make
+from detectors.novelty.training.tagging import ends, fit_tagger
+from detectors.novelty.training.texts import Document, documents
+from detectors.novelty.trees import Trees, from_lightgbm
+
+Families = Callable[[Sequence[str]], Mapping[str, Attack]]
+
+# Bytes of the tables of pairs, triples and skip pairs: with the rest at most 10 MB on disk.
+TABLES = (2_600_000, 4_400_000, 1_300_000)
+_TOKEN_CHARS = 40_000_000  # of text that the vocabulary is learned from
+_NOTHING = Trees(*(np.zeros(0, kind) for kind in (np.int32, np.int16, np.float32, np.int32, np.int32, np.float32)))
+
+
+class Split(NamedTuple):
+    """Documents by use; no group of documents is in two of them."""
+
+    counted: list[Document]  # the language model
+    tagged: list[Document]  # the tagger's samples
+    weighed: list[Document]  # the trees' samples
+    held: list[Document]  # the scale, and the figures while developing
+
+
+class Sizes(NamedTuple):
+    """How many samples each step has."""
+
+    tagged: int = 200_000
+    weighed: int = 120_000
+    held: int = 60_000
+    epochs: float = 1.6
+
+
+def split(found: Sequence[Document]) -> Split:
+    """Part documents by a hash of their group; prompts, being few, go to samples more often than to counts."""
+    parts = Split([], [], [], [])
+    for document in found:
+        place = zlib.crc32(document.group.encode("utf-8", "replace")) / 2**32
+        counted = {"own": 0.0, "prompts": 0.45}.get(document.kind, 0.62)
+        if place > 0.93 and document.kind != "own":
+            parts.held.append(document)
+        elif place < counted:
+            parts.counted.append(document)
+        elif zlib.crc32(document.text.encode("utf-8", "replace")) % 5 < 3:
+            parts.tagged.append(document)
+        else:
+            parts.weighed.append(document)
+    return parts
+
+
+def learn_language(counted: Sequence[Document], seed: int, tables: tuple[int, int, int] = TABLES) -> Base:
+    """Vocabulary, n-gram tables and token classes of natural texts."""
+    texts = [document.text for document in counted]
+    random.Random(seed).shuffle(texts)
+    at = int(np.searchsorted(np.cumsum([len(text) for text in texts]), _TOKEN_CHARS)) + 1
+    learned = tokens.train([tokens.normalise(text) for text in texts[:at]])
+    flat, offsets = tokens.Tokeniser(learned).encode(texts)
+    grams = ngrams.count(flat, offsets, learned, tables)
+    return Base(learned, grams, classes(learned, grams.log_p))
+
+
+def _boost(features: NDArray[np.float32], attack: NDArray[np.bool_], seed: int) -> Trees:
+    import lightgbm
+
+    booster = lightgbm.LGBMClassifier(
+        n_estimators=220, num_leaves=31, learning_rate=0.08, min_child_samples=40, colsample_bytree=0.25,
+        subsample=0.7, subsample_freq=1, n_jobs=1, verbose=-1, random_state=seed, deterministic=True,
+    ).fit(features, attack)  # fmt: skip
+    return from_lightgbm(booster.booster_.dump_model())
+
+
+def fit_model(base: Base, parts: Split, families: Mapping[str, Attack] | tuple[Mapping[str, Attack], Mapping[str, Attack]],
+              sizes: Sizes, seed: int) -> Model:  # fmt: skip
+    """Tagger and trees, each on attacks of the given families over its own documents."""
+    tagged_families, weighed_families = families if isinstance(families, tuple) else (families, families)
+    samples = make(sizes.tagged, parts.tagged, tagged_families, seed)
+    tagger = fit_tagger(base, samples, sizes.epochs, seed)
+    samples = make(sizes.weighed, parts.weighed, weighed_families, seed + 1)
+    features = Model(Parts(base, tagger, _NOTHING)).features(*ends([sample.text for sample in samples]))
+    attack = np.array([sample.end > 0 for sample in samples])
+    return Model(Parts(base, tagger, _boost(features, attack, seed)))
+
+
+def judge(model: Model, texts: Sequence[str]) -> NDArray[np.float32]:
+    """Log odds of whole texts."""
+    return model.log_odds(*ends(texts))
+
+
+def report(model: Model, samples: Sequence[Sample]) -> dict[str, dict[str, float]]:
+    """Recall by family at 0.1 % and 1 % false positives of the samples' benign ones."""
+    scores = judge(model, [sample.text for sample in samples])
+    names = np.array([sample.family for sample in samples])
+    at = {str(rate): np.quantile(scores[names == "benign"], 1 - rate) for rate in (0.001, 0.01)}
+    return {
+        str(name): {rate: round(float((scores[names == name] > level).mean()), 4) for rate, level in at.items()}
+        for name in sorted(set(names) - {"benign"})
+    }
+
+
+def fit(
+    path: Path, folders: Sequence[Path], own: Sequence[Document], families: Families, seed: int = 0,
+    sizes: Sizes = Sizes(),  # noqa: B008 - immutable
+) -> dict[str, Any]:  # fmt: skip
+    """Make an artefact from natural text and synthetic attacks, write it to `path`; how it was made and what it reached.
+
+    Args:
+        path: of the artefact.
+        folders: corpora beside the machine's own text (`texts.read_folder`).
+        own: prompts in the style of what will be judged.
+        families: makes attack families of natural texts.
+        seed: of everything drawn.
+        sizes: of the samples.
+    """
+    parts = split([*documents(folders, seed), *own])
+    base = learn_language(parts.counted, seed)
+    made = [families([document.text for document in part]) for part in (parts.tagged, parts.weighed, parts.held)]
+    model = fit_model(base, parts, (made[0], made[1]), sizes, seed)
+    held = make(sizes.held, parts.held, made[2], seed + 2, benign_share=0.75)
+    scale = fit_scale(judge(model, [sample.text for sample in held if sample.end == 0]))
+    by_kind: dict[str, int] = {}
+    for document in parts.counted:
+        by_kind[document.kind] = by_kind.get(document.kind, 0) + len(document.text)
+    about = {
+        "version": "1",
+        "seed": seed,
+        "sizes": sizes._asdict(),
+        "counted_characters": by_kind,
+        "held_back": report(model, held),
+    }
+    artefact.save(path, model.parts, scale, about)
+    return about
+
+
+def recalibrate(path: Path, texts: Sequence[str], onto: Path = artefact.PATH) -> Scale:
+    """Write the model at `onto` to `path` with a scale of a fleet's own benign prompts: the score is its quantile."""
+    model, _, about = artefact.load(onto)
+    scale = fit_scale(judge(model, texts))
+    artefact.save(
+        path, model.parts, scale, {**about, "version": f"{about['version']}-own", "calibrated_on": len(texts)}
+    )
+    return scale
+
+
+def read_benign(path: Path) -> list[Document]:
+    """Prompts of a JSONL file with `text` and, where known, `source`: prompts of one source are one group.
+
+    Raises:
+        ValueError: a line that is not such a row, by number.
+    """
+    found = []
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                row = json.loads(line)
+                text = row["text"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"{path.name}, line {number}: not a JSON object with a `text`") from error
+            if not isinstance(text, str):
+                raise ValueError(f"{path.name}, line {number}: `text` is not a string")
+            found.append(Document("own", f"own/{row.get('source', '')}", text))
+    return found

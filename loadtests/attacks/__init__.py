@@ -1,0 +1,1 @@
+"""Attacks on routers, by family: what evaluation, demo, drills and load tests plant."""
