@@ -41,7 +41,7 @@ class _Table(dict[int, str | int | None]):
 
 _TABLE = _Table()
 
-# Digits and signs inside a word stand for letters ("th3 qu1ck"); a word needs as many letters as stand-ins.
+# Digits and signs inside a word stand for letters ("th3 qu1ck"); a third of the word must be letters.
 _LEET = str.maketrans("013457@$", "oieastas")
 _LEET_SIGN = re.compile(r"[013457@$](?:(?=[a-z])|(?<=[a-z].))")  # a cheap test: most prompts have none
 _LEET_WORD = re.compile(r"[a-z0-9@$]*(?:[a-z][013457@$]|[013457@$][a-z])[a-z0-9@$]*")
@@ -50,7 +50,7 @@ _LEET_WORD = re.compile(r"[a-z0-9@$]*(?:[a-z][013457@$]|[013457@$][a-z])[a-z0-9@
 def _unleet(word: re.Match[str]) -> str:
     text = word.group()
     letters = sum(map(str.isalpha, text))
-    return text.translate(_LEET) if 2 * letters >= len(text) else text
+    return text.translate(_LEET) if 3 * letters >= len(text) else text
 
 
 def fold(text: str) -> str:

@@ -42,7 +42,7 @@ def test_disguises_fold_to_what_they_read_as(disguise: str) -> None:
     assert fold(disguise) == "ignore the price"
 
 
-@pytest.mark.parametrize("text", ["4 + 5 = 9", "2024-10-03", "$100", "v10 3x", "0x1f 1000"])
+@pytest.mark.parametrize("text", ["4 + 5 = 9", "2024-10-03", "$100", "v100", "0x1f 1000"])
 def test_numbers_stay_numbers(text: str) -> None:
     assert any(c.isdigit() for c in fold(text))
 
