@@ -4,7 +4,8 @@
     pending ── quiet ──► (forgotten, unsaid)        firing ── quiet ──► resolved (published, forgotten)
 
 Published are firing, a rise in severity, growth (at most once in `refresh_seconds`), and resolved: a pending
-alert is nothing to tell anyone. Findings of one identity share a key, so one partition of the findings topic owns it.
+alert is nothing to tell anyone. Findings of one identity share a key, so one partition of the findings topic
+owns it.
 """
 
 from collections import Counter
