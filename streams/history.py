@@ -136,13 +136,17 @@ class History:
                 longest = min(2 * longest, LONGEST_WAIT_SECONDS)
 
     async def _store_block(self, block: Block) -> None:
-        refused = await self._insert(block)
-        metrics.CLICKHOUSE_ROWS.labels(block.table.name).inc(len(block.rows) - len(refused))
-        for record, error in refused:
-            await self._give_up(record, error)
+        stored = len(block.rows)
+        # A second look: the table may have been mended while the rows at fault were searched for.
+        for single, _ in await self._insert(block):
+            for _, error in await self._insert(single):
+                stored -= 1
+                detail = f"refused for {block.table.name}: {_named(error)}"
+                await self._give_up(single.records[0], _refusal(single.records[0], detail))
+        metrics.CLICKHOUSE_ROWS.labels(block.table.name).inc(stored)
 
-    async def _insert(self, block: Block) -> list[tuple[Record, InvalidRecord]]:
-        """Insert all but the rows that are at fault themselves, found by halving; return those."""
+    async def _insert(self, block: Block) -> list[tuple[Block, Exception]]:
+        """Insert all but the rows that are at fault themselves, found by halving; return each as a block."""
         try:
             columns = await asyncio.to_thread(lambda: list(zip(*block.rows, strict=True)))
             with metrics.CLICKHOUSE_SECONDS.labels(block.table.name).time():
@@ -152,8 +156,7 @@ class History:
             if not _blames_a_value(error):
                 raise
             if len(block.rows) == 1:
-                detail = f"refused for {block.table.name}: {_named(error)}"
-                return [(block.records[0], _refusal(block.records[0], detail))]
+                return [(block, error)]
         refused = []
         for half in block.halves():
             refused += await self._insert(half)

@@ -49,8 +49,8 @@ class Faults:
 
     async def reached(self, faulted: int) -> None:
         """Wait until the server has misbehaved that often since it was started."""
-        while (await self.counts())["faulted"] < faulted:
-            await asyncio.sleep(0.02)  # noqa: ASYNC110  another process counts
+        while (await self.counts())["faulted"] < faulted:  # noqa: ASYNC110  another process counts
+            await asyncio.sleep(0.02)
 
     async def close(self) -> None:
         await self.set()
