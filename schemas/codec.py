@@ -21,6 +21,9 @@ MAX_CLOCK_OFF_MS = 86_400_000
 TICK_TYPE = b"pointsman.tick.v1"
 TICK_HEADERS = (("ce_type", TICK_TYPE),)  # of a record without value: moves an idle partition's stream time
 
+# Of a stand-in for a record that the Kafka client cannot decode (streams/kafka.py).
+UNREADABLE_HEADERS = (("x-unreadable", b"header name"),)
+
 _STRUCTURED = b"application/cloudevents"
 _ORIGINAL = "x-header-"  # before the name of each of a dead letter's original headers
 _REASONS = frozenset(get_args(InvalidReason))
@@ -95,6 +98,10 @@ def decode_event(record: Record) -> AnyEvent | None:
     if not value:
         if declared == TICK_TYPE:
             return None
+        if tuple(record.headers) == UNREADABLE_HEADERS:
+            raise InvalidRecord(
+                "bad_envelope", record, detail="a header name that is not UTF-8; its bytes stay there"
+            )
         raise InvalidRecord("empty", record, detail="no value, and not a tick")
     if declared == TICK_TYPE:
         raise InvalidRecord("bad_envelope", record, "ce_type", "a tick with a value")

@@ -1,12 +1,13 @@
-"""How to reach the brokers, and reading a small topic to its end."""
+"""How to reach the brokers, reading past what aiokafka cannot, and reading a small topic to its end."""
 
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from detectors.processor import Record
+from schemas.codec import UNREADABLE_HEADERS, Record
 from streams.settings import Kafka
 
 
@@ -31,6 +32,56 @@ def connection(settings: Kafka) -> dict[str, Any]:
     return arguments
 
 
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A record that aiokafka cannot decode: its place is known, its bytes stay in the topic."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int = 0  # not known: it moves no time
+    key: bytes | None = None
+    value: bytes | None = None
+    headers: tuple[tuple[str, bytes], ...] = UNREADABLE_HEADERS
+
+
+Batches = Mapping[TopicPartition, Sequence[Record]]
+
+
+async def read_batches(
+    consumer: AIOKafkaConsumer, positions: Mapping[TopicPartition, int], timeout_ms: int, max_records: int
+) -> Batches:
+    """`getmany`, but for one poison: a header whose name is not UTF-8, which every client may write.
+
+    aiokafka raises for it for ever, and loses what it had taken from other partitions in the same call. So they
+    are all read again from `positions` (what was handed over so far), and the poison becomes an `Unreadable`.
+    """
+    try:
+        batches: Batches = await consumer.getmany(timeout_ms=timeout_ms, max_records=max_records)
+        return batches
+    except UnicodeDecodeError:
+        for at, offset in positions.items():
+            consumer.seek(at, offset)
+        return {at: await _read_past_poison(consumer, at, timeout_ms, max_records) for at in positions}
+
+
+async def _read_past_poison(
+    consumer: AIOKafkaConsumer, at: TopicPartition, timeout_ms: int, max_records: int
+) -> Sequence[Record]:
+    records: list[Record] = []
+    while len(records) < max_records:
+        try:
+            got = await consumer.getmany(at, timeout_ms=timeout_ms, max_records=1)
+        except UnicodeDecodeError:
+            offset = await consumer.position(at)
+            consumer.seek(at, offset + 1)
+            return [*records, Unreadable(at.topic, at.partition, offset)]
+        if not got:
+            break
+        records += got[at]
+    return records
+
+
 async def read_to_end(connection: Mapping[str, Any], topic: str) -> AsyncIterator[Record]:
     """Every committed record of a topic, partition by partition, up to the end as it is at the start."""
     reader = AIOKafkaConsumer(
@@ -47,8 +98,8 @@ async def read_to_end(connection: Mapping[str, Any], topic: str) -> AsyncIterato
         for at in partitions:
             reader.assign([at])
             await reader.seek_to_beginning(at)
-            while await reader.position(at) < ends[at]:
-                for record in (await reader.getmany(timeout_ms=100)).get(at, ()):
+            while (position := await reader.position(at)) < ends[at]:
+                for record in (await read_batches(reader, {at: position}, 100, 10_000)).get(at, ()):
                     yield record
     finally:
         await reader.stop()

@@ -29,9 +29,11 @@ from streams import metrics
 from streams.checkpoints import Checkpoints
 from streams.deadletters import DeadLetterLimit
 from streams.health import Health
+from streams.kafka import read_batches
 
 log = logging.getLogger(__name__)
 
+POLL_MS = 200
 IN_FLIGHT = 2  # batches: one is judged while the next is read
 REVOKE_SECONDS = 10.0
 TICK_CHECK_SECONDS = 0.2
@@ -70,6 +72,7 @@ class Owned:
     ready: bool = False
     closed: bool = False
     counted: dict[str, int] = field(default_factory=dict)  # counters as last given to the metrics
+    read_to: int = 0  # next offset to hand to the agent
     checkpointed_at: float = 0.0
     checkpointed_offset: int = 0
     active_at: float = 0.0
@@ -136,12 +139,7 @@ class Lane(Service):
         try:
             while not self.should_stop:
                 self._raise_if_fatal()
-                batches = await self._consumer.getmany(timeout_ms=200, max_records=self.spec.batch_records)
-                work = [
-                    (owned, records)
-                    for at, records in batches.items()
-                    if (owned := self.owned.get(at.partition)) is not None and owned.ready and not owned.closed
-                ]
+                work = await self._read()
                 if work:
                     done = asyncio.get_running_loop().create_future()
                     self._in_flight.append(done)
@@ -157,6 +155,21 @@ class Lane(Service):
             self._health.failed(self.spec.name, error)
             log.critical("lane %s stops: %s", self.spec.name, error, exc_info=error)
             await self.crash(error)
+
+    async def _read(self) -> Work:
+        positions = {
+            TopicPartition(self._source, owned.partition): owned.read_to
+            for owned in self.owned.values()
+            if owned.ready and not owned.closed
+        }
+        batches = await read_batches(self._consumer, positions, POLL_MS, self.spec.batch_records)
+        work = []
+        for at, records in batches.items():
+            owned = self.owned.get(at.partition)
+            if records and owned is not None and owned.ready and not owned.closed:
+                owned.read_to = records[-1].offset + 1
+                work.append((owned, records))
+        return work
 
     def _raise_if_fatal(self) -> None:
         if self._fatal is not None:
@@ -339,7 +352,8 @@ class Lane(Service):
             self._consumer.seek(at, owned.processor.offset)
             self._consumer.resume(at)
             now = asyncio.get_running_loop().time()
-            owned.checkpointed_offset, owned.checkpointed_at, owned.active_at = owned.processor.offset, now, now
+            owned.checkpointed_offset = owned.read_to = owned.processor.offset
+            owned.checkpointed_at = owned.active_at = now
             owned.ready = True
             log.info("lane %s resumes %s[%d] at %d", self.spec.name, *at, owned.processor.offset)
         except asyncio.CancelledError:

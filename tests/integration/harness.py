@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from detectors.judge import Judge, JudgeLimits
 from detectors.panel import build_panel
@@ -24,7 +24,7 @@ from tests.factories import outcome, request, route
 
 PARTITIONS = 6
 PRINCIPALS = 200
-CATCH_UP_SECONDS = 60.0
+CATCH_UP_SECONDS = 120.0
 
 
 class Traffic:
@@ -105,7 +105,7 @@ class Fleet:
             "POINTSMAN_LOG_JSON": "false",
             **settings,
         }
-        asyncio.run(create_topics(self.brokers, PARTITIONS, kafka.replication, run_id))
+        asyncio.run(create_topics(self.brokers, PARTITIONS, kafka.nodes, run_id))
 
     def worker(self, name: str, **settings: str) -> Worker:
         """A worker of the detect lane, not started."""
@@ -115,19 +115,33 @@ class Fleet:
         """Traffic into these topics, not started."""
         return Traffic(self.kafka.bootstrap, self.suffix, per_second)
 
-    def exactness(self, requests: int) -> Exactness:
-        """The comparison, once all is judged and checkpointed (or the time for that is over)."""
+    def exactness(self) -> Exactness:
+        """The comparison, once all is judged and checkpointed. Stop the traffic before."""
         panel = build_panel(Thresholds())
 
         def make(partition: int) -> Judge:
             return Judge(panel, stream_detectors(panel.thresholds), JudgeLimits(), partition)
 
-        deadline = time.monotonic() + CATCH_UP_SECONDS
-        while True:
-            found = asyncio.run(check(self.brokers, self.suffix, make))
-            if (found.effects >= requests and found.behind == 0) or time.monotonic() > deadline:
-                return found
-            time.sleep(1.0)
+        asyncio.run(self._caught_up())
+        return asyncio.run(check(self.brokers, self.suffix, make))
+
+    async def _caught_up(self) -> None:
+        """Wait until the group's commits, which follow the checkpoints, have come to the end of the events."""
+        group = f"pointsman-detect{self.suffix}"
+        partitions = [TopicPartition(named(EVENTS, self.suffix), number) for number in range(PARTITIONS)]
+        consumer = AIOKafkaConsumer(**self.brokers, group_id=group, enable_auto_commit=False)
+        await consumer.start()
+        try:
+            consumer.assign(partitions)
+            async with asyncio.timeout(CATCH_UP_SECONDS):
+                while True:
+                    ends = await consumer.end_offsets(partitions)
+                    done = {at: await consumer.committed(at) for at in partitions}
+                    if all((done[at] or 0) >= ends[at] for at in partitions):
+                        return
+                    await asyncio.sleep(0.5)
+        finally:
+            await consumer.stop()
 
 
 def assert_exact(found: Exactness, requests: int) -> None:
