@@ -7,6 +7,8 @@ import click
 # name -> module under streams/commands that holds a click command or group of that name
 COMMANDS = {
     "config": "config",
+    "eval": "eval",
+    "novelty": "novelty",
     "metrics": "metrics",
     "schema": "schema",
     "replay": "replay",

@@ -1,4 +1,4 @@
-"""Novelty's artefact: one file of plain arrays, no pickle. `pointsman novelty fit` makes it anew."""
+"""Novelty's artefact: one file of plain arrays, no pickle. `pointsman novelty train` makes it anew."""
 
 import json
 from functools import cache
@@ -14,14 +14,23 @@ from detectors.novelty.tagger import Weights
 from detectors.novelty.trees import Trees
 
 PATH = Path(__file__).parents[1] / "artefacts" / "novelty.npz"
-_GROUPS = {"grams": Ngrams, "tagger": Weights, "trees": Trees, "scale": Scale}
+
+
+def _named(group: str, arrays: dict[str, Any]) -> dict[str, Any]:
+    return {f"{group}.{name}": array for name, array in arrays.items()}
+
+
+def _group(arrays: dict[str, Any], group: str) -> dict[str, Any]:
+    return {name.removeprefix(f"{group}."): array for name, array in arrays.items() if name.startswith(f"{group}.")}
 
 
 def save(path: Path, parts: Parts, scale: Scale, about: dict[str, Any]) -> None:
     """Write a model; `about` (how it was made: JSON) comes back from `load`, with the version."""
-    groups = {"grams": parts.base.grams, "tagger": parts.tagger, "trees": parts.trees, "scale": scale}
     arrays = {
-        f"{group}.{name}": array for group, fields in groups.items() for name, array in fields._asdict().items()
+        **_named("grams", parts.base.grams._asdict()),
+        **_named("tagger", parts.tagger._asdict()),
+        **_named("trees", parts.trees._asdict()),
+        **_named("scale", scale._asdict()),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(
@@ -38,11 +47,14 @@ def load(path: Path = PATH) -> tuple[Model, Scale, dict[str, Any]]:
     """Read a model, its scale, and how it was made."""
     with np.load(path, allow_pickle=False) as stored:
         arrays = dict(stored)
-    read = {group: kind(*(arrays[f"{group}.{name}"] for name in kind._fields)) for group, kind in _GROUPS.items()}
     raw, ends = arrays["token_bytes"].tobytes(), np.cumsum(arrays["token_lengths"], dtype=np.int64).tolist()
     tokens = [raw[begin:end] for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
-    parts = Parts(Base(tokens, read["grams"], arrays["classes"]), read["tagger"], read["trees"])
-    return Model(parts), read["scale"], json.loads(arrays["about"].tobytes())
+    parts = Parts(
+        Base(tokens, Ngrams(**_group(arrays, "grams")), arrays["classes"]),
+        Weights(**_group(arrays, "tagger")),
+        Trees(**_group(arrays, "trees")),
+    )
+    return Model(parts), Scale(**_group(arrays, "scale")), json.loads(arrays["about"].tobytes())
 
 
 @cache

@@ -1,4 +1,4 @@
-"""What is measured of a prompt's ends: per token, how well it follows from its neighbours; per window, sums of that.
+"""What is measured of a prompt's ends: how well each token follows from its neighbours, and sums of that by window.
 
 A trigger is a stretch at an end whose tokens do not follow from each other, beside a body whose tokens do. So
 windows of several sizes from both ends are set against the rest of the same prompt.
@@ -54,12 +54,10 @@ def classes(tokens: Sequence[bytes], log_p: NDArray[np.float32]) -> NDArray[np.u
 
 @nb.njit(cache=True)
 def window(flat: Any, span: Any, now: Any, one: Any, two: Any) -> tuple[int, int]:
-    """Take a prompt's window: its tokens and each one's two predecessors; how many, and 1 if it was cut.
+    """Take a prompt's window: how many tokens it has, and 1 if more were there.
 
-    Args:
-        flat: tokens of a batch.
-        span: (4,) head begin and end, tail begin and end; an empty tail where the head is all.
-        now, one, two: (ROW_TOKENS,) int32, filled in.
+    Fills `now`, `one` and `two` (ROW_TOKENS,) with its tokens and each one's two predecessors. `flat` holds a
+    batch's tokens, `span` (4,) where the prompt's head and its tail begin and end.
     """
     begin, end = span[0], span[1]
     if span[2] == span[3] and end - begin <= ROW_TOKENS:
@@ -86,7 +84,7 @@ def window(flat: Any, span: Any, now: Any, one: Any, two: Any) -> tuple[int, int
 
 @nb.njit(cache=True, fastmath=True)
 def channels(now: Any, one: Any, two: Any, n: int, grams: Any, out: Any) -> None:
-    """Fill `out` (ROW_TOKENS, CHANNELS): surprise alone, after one and two tokens, what pulls it, what was never seen."""
+    """Fill `out` (ROW_TOKENS, CHANNELS): surprise alone, after one token and after two; what pulls; what is new."""
     texts = np.float32(1e6)  # how often anything stands after a beginning
     for k in range(n):
         t = grams.folded[now[k]]

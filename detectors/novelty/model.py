@@ -34,17 +34,6 @@ class Parts(NamedTuple):
 
 
 @nb.njit(cache=True)
-def _describe(
-    now: Any, one: Any, two: Any, n: int, cut: int, grams: Any, made: Any, tagger: Any, room: Any, seen: Any, sums: Any,
-    odd_sums: Any, out: Any,
-) -> None:  # fmt: skip
-    channels(now, one, two, n, grams, seen)
-    measure(now, n, cut, seen, made, sums, out)
-    tagging.tag(now, n, seen, tagger, room)
-    tagging.pool(room.odds, n, odd_sums, out[FEATURES:])
-
-
-@nb.njit(cache=True)
 def _features(flat: Any, spans: Any, grams: Any, made: Any, tagger: Any, room: Any, out: Any) -> None:
     now, one, two = np.empty(ROW_TOKENS, np.int32), np.empty(ROW_TOKENS, np.int32), np.empty(ROW_TOKENS, np.int32)
     seen = np.zeros((ROW_TOKENS, CHANNELS), np.float32)
@@ -53,7 +42,10 @@ def _features(flat: Any, spans: Any, grams: Any, made: Any, tagger: Any, room: A
     for i in range(spans.shape[0]):
         n, cut = window(flat, spans[i], now, one, two)
         if n > 0:
-            _describe(now, one, two, n, cut, grams, made, tagger, room, seen, sums, odd_sums, out[i])
+            channels(now, one, two, n, grams, seen)
+            measure(now, n, cut, seen, made, sums, out[i])
+            tagging.tag(now, n, seen, tagger, room)
+            tagging.pool(room.odds, n, odd_sums, out[i, FEATURES:])
 
 
 @nb.njit(cache=True)

@@ -17,11 +17,12 @@ class Scale(NamedTuple):
     decades: NDArray[np.float64]  # (knots,), rising from 0
 
     def score(self, log_odds: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Scores in [0, 1): 1 - the share of benign prompts that exceed the log odds; beyond the sample a straight tail."""
+        """Scores in [0, 1): 1 - the share of benign prompts above; beyond the sample its tail goes on straight."""
         slope = (self.decades[-1] - self.decades[-4]) / max(self.log_odds[-1] - self.log_odds[-4], 1e-6)
         beyond = np.maximum(log_odds - self.log_odds[-1], 0) * slope
         decades = np.interp(log_odds, self.log_odds, self.decades) + beyond
-        return 1 - 10 ** -np.minimum(decades, _FAR)
+        scores: NDArray[np.float64] = 1 - 10 ** -np.minimum(decades, _FAR)
+        return scores
 
 
 def fit_scale(log_odds: NDArray[np.float32]) -> Scale:

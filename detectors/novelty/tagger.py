@@ -11,7 +11,7 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.novelty.features import CHANNELS, CLASS_STEP, CLASSES
+from detectors.novelty.features import CHANNELS, CLASS_STEP
 from detectors.novelty.tokens import ROW_TOKENS
 
 EMBEDDING = 24  # of a token, learned
@@ -138,7 +138,7 @@ def tag(now: Any, n: int, seen: Any, tagger: Any, room: Any) -> None:
 
 @nb.njit(cache=True)
 def pool(odds: Any, n: int, sums: Any, out: Any) -> None:
-    """Fill `out` (POOLED,) from log odds (ROW_TOKENS, 1): how strongly a stretch at an end, or anywhere, is a trigger."""
+    """Fill `out` (POOLED,) from log odds (ROW_TOKENS, 1): how much of a trigger is at an end, or anywhere."""
     sums[0] = 0
     for k in range(n):
         sums[k + 1] = sums[k] + min(_CLIP, max(-_CLIP, odds[k, 0]))

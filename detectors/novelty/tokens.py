@@ -38,7 +38,7 @@ class Tokeniser:
         self._encoding = encoder(tokens)
 
     def encode(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Tokens of all texts, one after the other, and where each begins: text i is `tokens[at[i] : at[i + 1]]`."""
+        """Tokens of all texts, one after the other, and where each begins (n + 1,)."""
         encode = self._encoding.encode_ordinary  # one by one takes half as long as all texts joined
         rows = [encode(normalise(text)) for text in texts]
         offsets = np.zeros(len(texts) + 1, np.int64)

@@ -27,8 +27,8 @@ Family: TypeAlias = Callable[[random.Random, str, End], str]
 _COMMON = 100  # tokens so frequent that a word-like gadget leaves them out
 _WORD = re.compile(r"[^\W\d_]{3,14}")
 # Published GCG suffixes (Zou et al. 2023) hang on words like these, which ask for an obedient beginning.
-_COAXING = ("Sure", "Here", "sentence", "JSON", "tutorial", "answer", "step", "describing", "Now", "reply", "please", "list",
-            "Write", "opposite", "revert", "Two", "Manuel", "using", "formatted", "response", "begin", "with")  # fmt: skip
+_COAXING = ("Sure", "Here", "sentence", "JSON", "tutorial", "answer", "step", "describing", "Now", "reply",
+            "please", "list", "Write", "opposite", "revert", "Two", "using", "formatted", "with")  # fmt: skip
 _MARKS = ("!", "[", ".", '"', "(", ":", "}{", "\\\\", "```", ").", "--", '{"', "]{", "@", "**", "==", "?", ";", "<")
 
 

@@ -24,7 +24,8 @@ Families = Callable[[Sequence[str]], Mapping[str, Attack]]
 # Bytes of the tables of pairs, triples and skip pairs: with the rest at most 10 MB on disk.
 TABLES = (2_600_000, 4_400_000, 1_300_000)
 _TOKEN_CHARS = 40_000_000  # of text that the vocabulary is learned from
-_NOTHING = Trees(*(np.zeros(0, kind) for kind in (np.int32, np.int16, np.float32, np.int32, np.int32, np.float32)))
+_INTEGERS, _REALS = np.zeros(0, np.int32), np.zeros(0, np.float32)
+_NO_TREES = Trees(_INTEGERS, np.zeros(0, np.int16), _REALS, _INTEGERS, _INTEGERS, _REALS)
 
 
 class Split(NamedTuple):
@@ -34,6 +35,14 @@ class Split(NamedTuple):
     tagged: list[Document]  # the tagger's samples
     weighed: list[Document]  # the trees' samples
     held: list[Document]  # the scale, and the figures while developing
+
+
+class SplitAttacks(NamedTuple):
+    """Attack families by use, each over its own documents."""
+
+    tagged: Mapping[str, Attack]
+    weighed: Mapping[str, Attack]
+    held: Mapping[str, Attack]
 
 
 class Sizes(NamedTuple):
@@ -83,14 +92,12 @@ def _boost(features: NDArray[np.float32], attack: NDArray[np.bool_], seed: int) 
     return from_lightgbm(booster.booster_.dump_model())
 
 
-def fit_model(base: Base, parts: Split, families: Mapping[str, Attack] | tuple[Mapping[str, Attack], Mapping[str, Attack]],
-              sizes: Sizes, seed: int) -> Model:  # fmt: skip
-    """Tagger and trees, each on attacks of the given families over its own documents."""
-    tagged_families, weighed_families = families if isinstance(families, tuple) else (families, families)
-    samples = make(sizes.tagged, parts.tagged, tagged_families, seed)
+def fit_model(base: Base, parts: Split, attacks: SplitAttacks, sizes: Sizes, seed: int) -> Model:
+    """Tagger and trees, each on attacks over its own documents."""
+    samples = make(sizes.tagged, parts.tagged, attacks.tagged, seed)
     tagger = fit_tagger(base, samples, sizes.epochs, seed)
-    samples = make(sizes.weighed, parts.weighed, weighed_families, seed + 1)
-    features = Model(Parts(base, tagger, _NOTHING)).features(*ends([sample.text for sample in samples]))
+    samples = make(sizes.weighed, parts.weighed, attacks.weighed, seed + 1)
+    features = Model(Parts(base, tagger, _NO_TREES)).features(*ends([sample.text for sample in samples]))
     attack = np.array([sample.end > 0 for sample in samples])
     return Model(Parts(base, tagger, _boost(features, attack, seed)))
 
@@ -111,11 +118,11 @@ def report(model: Model, samples: Sequence[Sample]) -> dict[str, dict[str, float
     }
 
 
-def fit(
+def fit_artefact(
     path: Path, folders: Sequence[Path], own: Sequence[Document], families: Families, seed: int = 0,
     sizes: Sizes = Sizes(),  # noqa: B008 - immutable
 ) -> dict[str, Any]:  # fmt: skip
-    """Make an artefact from natural text and synthetic attacks, write it to `path`; how it was made and what it reached.
+    """Make an artefact of natural text and synthetic attacks, write it to `path`; how, and what it reached.
 
     Args:
         path: of the artefact.
@@ -127,9 +134,9 @@ def fit(
     """
     parts = split([*documents(folders, seed), *own])
     base = learn_language(parts.counted, seed)
-    made = [families([document.text for document in part]) for part in (parts.tagged, parts.weighed, parts.held)]
-    model = fit_model(base, parts, (made[0], made[1]), sizes, seed)
-    held = make(sizes.held, parts.held, made[2], seed + 2, benign_share=0.75)
+    attacks = SplitAttacks(*(families([document.text for document in part]) for part in parts[1:]))
+    model = fit_model(base, parts, attacks, sizes, seed)
+    held = make(sizes.held, parts.held, attacks.held, seed + 2, benign_share=0.75)
     scale = fit_scale(judge(model, [sample.text for sample in held if sample.end == 0]))
     by_kind: dict[str, int] = {}
     for document in parts.counted:
@@ -146,7 +153,7 @@ def fit(
 
 
 def recalibrate(path: Path, texts: Sequence[str], onto: Path = artefact.PATH) -> Scale:
-    """Write the model at `onto` to `path` with a scale of a fleet's own benign prompts: the score is its quantile."""
+    """Write the model at `onto` to `path` with the scale of a fleet's own benign prompts."""
     model, _, about = artefact.load(onto)
     scale = fit_scale(judge(model, texts))
     artefact.save(

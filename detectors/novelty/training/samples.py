@@ -1,4 +1,4 @@
-"""Training prompts: natural ones of many kinds, ones that only look odd, and natural ones with an attack at an end."""
+"""Training prompts: natural ones of many kinds, ones that only look odd, and ones with an attack at an end."""
 
 import base64
 import json
@@ -19,17 +19,18 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=\S)|\n+")
 _WORD = re.compile(r"[^\W\d_]{3,12}")
 _LETTERS = string.ascii_letters + string.digits
 # How much of the training carriers each kind of text gives, where there is any of it.
-_WEIGHTS = {"own": 30, "prompts": 12, "bigbench": 26, "quotes": 6, "facts": 3, "chat": 2, "dict": 3, "fortunes": 3,
-            "handbook": 3, "man": 3, "manuals": 2, "translations": 3, "documents": 3, "api_documents": 2, "python": 4,
-            "library": 3, "other_code": 4}  # fmt: skip
+_WEIGHTS = {"own": 30, "prompts": 12, "bigbench": 26, "quotes": 6, "facts": 3, "chat": 2, "dict": 3,
+            "fortunes": 3, "handbook": 3, "man": 3,
+            "manuals": 2, "translations": 3, "documents": 3, "api_documents": 2, "python": 4, "library": 3,
+            "other_code": 4}  # fmt: skip
 _OPENINGS = (
-    "Write a function that", "Fix this code:", "Explain the following:", "Summarize this text:", "What does this do?",
-    "Translate into English:", "Rewrite:", "Find the bug", "Give me", "Classify the following", "how do i", "pls help",
+    "Write a function that", "Fix this code:", "Explain the following:", "Summarize this text:", "Tell me",
+    "Translate into English:", "Rewrite:", "Find the bug", "Give me", "Classify the following", "how do i", "pls",
     "Question:", "Input:", "Given the following text, answer the question.", "Convert this to Python", "tl;dr",
     "Extract the keywords", "what is wrong with this", "Identify the odd one out.", "Sort these words:", "Context:",
     "Generate a sentence using these words:", "Categorize these items:", "Edit the following sentence for grammar.",
-    "напиши", "переведи на английский:", "объясни", "Erkläre", "Übersetze:", "Escribe", "Résume ce texte :", "写一个", "翻译",
-    "Proofread this", "Is this valid?", "Debug:", "Here is my log:", "Use these keywords in a product description:",
+    "напиши", "переведи на английский:", "объясни", "Erkläre", "Übersetze:", "Escribe", "Résume ce texte :",
+    "写一个", "Proofread this", "Is this valid?", "Debug:", "Here is my log:", "Use these keywords:",
 )  # fmt: skip
 _SLOTS = (
     "{name}",
@@ -43,8 +44,8 @@ _SLOTS = (
     "[[topic]]",
     "__NAME__",
 )
-_TICS = ("!!!!!!", "??????", "......", "asdf asdf", "lol", "hahaha", "thx!!", "------", "=====", "***", "😀😀", "🙏", "```",
-         '"""', ")))", "...?", "ASAP", "plz", "EOF", "<br>", ">>>", "P.S.", "1)", "- ", "->")  # fmt: skip
+_TICS = ("!!!!!!", "??????", "......", "asdf asdf", "lol", "hahaha", "thx!!", "------", "=====", "***", "😀😀",
+         "🙏", "```", '"""', ")))", "...?", "ASAP", "EOF", "<br>", ">>>", "P.S.", "1)", "- ", "->")  # fmt: skip
 
 
 class Sample(NamedTuple):
@@ -145,12 +146,13 @@ def _url(rng: random.Random, words: Sequence[str]) -> str:
 
 
 def _log(rng: random.Random, words: Sequence[str]) -> str:
-    return "\n".join(
-        f"2024-{rng.randrange(1, 13):02d}-{rng.randrange(1, 29):02d}T{rng.randrange(24):02d}:{rng.randrange(60):02d}:"
-        f"{rng.randrange(60):02d}Z {rng.choice(('INFO', 'WARN', 'ERROR', 'DEBUG'))} [{_code(rng, 5)}-{rng.randrange(99)}] "
-        f"{rng.choice(words)}.{rng.choice(words)}: {rng.choice(words)} id={_code(rng, 8)} took {rng.randrange(9999)}ms"
-        for _ in range(rng.randrange(1, 5))
-    )
+    lines = []
+    for _ in range(rng.randrange(1, 5)):
+        day, hour = f"2024-{rng.randrange(1, 13):02d}-{rng.randrange(1, 29):02d}", f"{rng.randrange(24):02d}"
+        source = f"{rng.choice(('INFO', 'WARN', 'ERROR', 'DEBUG'))} [{_code(rng, 5)}-{rng.randrange(99)}]"
+        what = f"{rng.choice(words)}.{rng.choice(words)}: {rng.choice(words)} id={_code(rng, 8)}"
+        lines.append(f"{day}T{hour}:{rng.randrange(60):02d}:{rng.randrange(60):02d}Z {source} {what}")
+    return "\n".join(lines)
 
 
 def _keywords(rng: random.Random, words: Sequence[str]) -> str:
@@ -186,7 +188,7 @@ def _line_of_code(rng: random.Random, words: Sequence[str]) -> str:
     return rng.choice((
         f"def {a}_{b}({c}, {_code(rng, 3)}): return {d}[{rng.randrange(9)}:{rng.randrange(99)}] * {_code(rng, 2)}",
         f"const {a}{b.title()} = ({c}) => {d}.map(x => x.{a}).filter(Boolean);",
-        f"SELECT {a}, COUNT(*) FROM {b}s WHERE {c} = '{d}' GROUP BY {a};",
+        f"SELECT {a}, COUNT(*) FROM {b}s WHERE {c} = '{d}' GROUP BY {a};",  # noqa: S608 - a prompt
         f"{a.title()}{b.title()}Exception: {c} {d} at {a}.{b}({c.title()}.java:{rng.randrange(999)})",
         f"pip install {a}-{b} && {c} --{d} {rng.randrange(99)}",
         f"#include <{a}/{b}.h>\nint {c}(char *{d}) {{ return {rng.randrange(9)}; }}",

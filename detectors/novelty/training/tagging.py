@@ -25,7 +25,7 @@ def ends(texts: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _labels(base: Base, samples: Sequence[Sample], rows: NDArray[np.int32], lengths: NDArray[np.int32]) -> Any:
-    """(n, ROW_TOKENS) 1 where a token belongs to the attack, by bytes counted from the attack's own end of the text."""
+    """(n, ROW_TOKENS) 1 where a token belongs to the attack, by bytes counted from the attack's end of the text."""
     sizes = np.array([len(token) for token in base.tokens], np.int64)[rows]
     real = np.arange(ROW_TOKENS) < lengths[:, None]
     sizes = np.where(real, sizes, 0)
