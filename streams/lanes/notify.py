@@ -8,7 +8,7 @@ commit was told before, and is only noted. A channel without a commit is new: it
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,6 +70,15 @@ class NotifyLane(Service):
         """Start to follow."""
         for follower in self._followers:
             self.add_future(follower.run())
+        self.add_future(self._report())
+
+    async def following(self) -> None:
+        """Wait until every channel has its partitions and knows where it goes on."""
+        for follower in self._followers:
+            await follower.following.wait()
+
+    async def _report(self) -> None:
+        await self.following()
         self._health.ready("notify", True)
 
 
@@ -91,7 +100,8 @@ class Follower:
         self._connection = connection
         self._topic = topic
         self._group = group
-        self._partitions: dict[TopicPartition, _Partition] = {}
+        self._partitions: dict[TopicPartition, _Partition] | None = None  # None: before the first assignment
+        self.following = asyncio.Event()
 
     async def run(self) -> None:
         """Follow until cancelled. Raises KafkaError when Kafka gives up on us."""
@@ -111,10 +121,10 @@ class Follower:
             await self._consumer.stop()
             await self._channel.notifier.close()
 
-    def assign(self, partitions: Iterable[TopicPartition]) -> None:
+    def assign(self, partitions: Collection[TopicPartition]) -> None:
         """All that is ours from now on, to be read from the beginning. Called while the group rebalances."""
         self._partitions = {at: _Partition() for at in partitions}
-        for at in self._partitions:
+        for at in partitions:
             self._consumer.seek(at, 0)
 
     async def _follow(self) -> None:
@@ -122,11 +132,15 @@ class Follower:
         resend = self._channel.notifier.resend_seconds
         resend_at = clock() + (resend or 0.0)
         while True:
-            batches = await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=2_000)
+            wait_ms = min(_POLL_MS, max(0, round(1000 * (resend_at - clock())))) if resend else _POLL_MS
+            batches = await self._consumer.getmany(timeout_ms=wait_ms, max_records=2_000)
             partitions = self._partitions
-            await self._find_out_what_was_told()
+            if partitions is None:
+                continue
+            await self._find_out_what_was_told(partitions)
             if self._partitions is not partitions:
                 continue  # a rebalance, and all is read again
+            self.following.set()
             news: list[Alert] = []
             for at, records in batches.items():
                 news += _news(partitions[at], records)
@@ -134,18 +148,9 @@ class Follower:
             await self._commit(partitions, {at: records[-1].offset + 1 for at, records in batches.items()})
             if resend and clock() >= resend_at:
                 resend_at = clock() + resend
-                await self._channel.deliver(self._firing())
+                await self._channel.deliver(_firing(partitions.values()))
 
-    def _firing(self) -> list[Alert]:
-        return [
-            alert
-            for partition in self._partitions.values()
-            if partition.rebuilt  # or it may have been resolved further on
-            for alert in partition.ledger.firing()
-        ]
-
-    async def _find_out_what_was_told(self) -> None:
-        partitions = self._partitions
+    async def _find_out_what_was_told(self, partitions: Mapping[TopicPartition, _Partition]) -> None:
         for at, partition in partitions.items():
             if partition.told is not None:
                 continue
@@ -187,6 +192,12 @@ def _news(partition: _Partition, records: Sequence[Record]) -> list[Alert]:
     return news
 
 
+def _firing(partitions: Iterable[_Partition]) -> Iterator[Alert]:
+    for partition in partitions:
+        if partition.rebuilt:  # or it may have been resolved further on
+            yield from list(partition.ledger.firing())
+
+
 def _take(ledger: Ledger, record: Record) -> Alert | None:
     """The alert, when it is news."""
     try:
@@ -204,5 +215,5 @@ class _Listener(ConsumerRebalanceListener):
     def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """Nothing: what is being delivered is told again by the next owner."""
 
-    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+    def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
         self._follower.assign(assigned)
