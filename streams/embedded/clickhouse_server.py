@@ -6,6 +6,7 @@ real servers do, and says what it really applied (`GET /faults`): clients retry 
 """
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -71,15 +72,15 @@ class Engine:
             raise engine_taken(path, error) from error
         self.inserts: Counter[str] = Counter()  # applied, by table
 
-    async def run(self, statement: bytes, parameters: Mapping[str, str]) -> bytes:
-        """Run one statement as one HTTP request would be, and return the result's bytes.
+    async def run(self, statement: bytes, parameters: Mapping[str, str]) -> tuple[bytes, int]:
+        """Run one statement as one HTTP request would be; the result's bytes, and how many rows were read.
 
         Raises:
             RuntimeError: what the engine refused, with its code in the message.
         """
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, statement, parameters)
 
-    def _run(self, statement: bytes, parameters: Mapping[str, str]) -> bytes:
+    def _run(self, statement: bytes, parameters: Mapping[str, str]) -> tuple[bytes, int]:
         query = self._connection.query
         bound = {name[6:]: value for name, value in parameters.items() if name.startswith("param_")}
         settings = {k: v for k, v in parameters.items() if k not in _TRANSPORT and not k.startswith("param_")}
@@ -89,14 +90,15 @@ class Engine:
                 query(f"SET {name} = {_quoted(value)}", "Null")
             insert = _INSERT.match(statement)
             if insert is None:
-                result: bytes = query(statement.decode(), "TabSeparated", params=bound).bytes() or b""
-                return result
+                result = query(statement.decode(), "TabSeparated", params=bound)
+                return result.bytes() or b"", result.rows_read()
             with tempfile.NamedTemporaryFile(suffix=".insert") as file:
                 file.write(statement[insert.end() :])
                 file.flush()
-                query(f"{insert[1].decode()} FROM INFILE {_quoted(file.name)} FORMAT {insert[3].decode()}", "Null")
+                source = f"FROM INFILE {_quoted(file.name)} FORMAT {insert[3].decode()}"
+                result = query(f"{insert[1].decode()} {source}", "Null")
             self.inserts[insert[2].decode().strip("`")] += 1
-            return b""
+            return b"", result.rows_read()
         finally:
             for name in settings:
                 query(f"SET {name} = DEFAULT", "Null")
@@ -151,10 +153,13 @@ class Server:
         if fault == "stall":
             await self._fault_changed.wait()
         try:
-            body = await self._engine.run(statement, parameters)
+            body, read_rows = await self._engine.run(statement, parameters)
         except RuntimeError as error:
             return _error(str(error))
-        headers = {"X-ClickHouse-Query-Id": parameters.get("query_id") or str(uuid4())}
+        headers = {
+            "X-ClickHouse-Query-Id": parameters.get("query_id") or str(uuid4()),
+            "X-ClickHouse-Summary": json.dumps({"read_rows": str(read_rows)}),
+        }
         if _ANSWERS.match(statement):
             chosen = _FORMAT.search(statement)
             headers["X-ClickHouse-Format"] = chosen[1].decode() if chosen else "TabSeparated"
