@@ -100,13 +100,13 @@ class History:
         token = _token(records)
         blocks: dict[str, Block] = {}
         unreadable = []
-        invalid: Counter[str] = Counter()
+        results: Counter[tuple[str, str]] = Counter()
         for record in records:
             topic = record.topic.removesuffix(self._suffix)
             try:
                 made = rows(topic, record)
             except InvalidRecord:
-                invalid[topic] += 1
+                results[topic, "dead_letter"] += 1
                 continue
             except Exception as error:
                 unreadable.append((record, _refusal(record, f"makes no row: {type(error).__name__}")))
@@ -117,9 +117,9 @@ class History:
                     block = blocks[table.name] = Block(table, f"{table.name}:{token}", [], [])
                 block.rows.append(row)
                 block.records.append(record)
-            metrics.EVENTS_CONSUMED.labels("history", topic, "ok").inc()
-        for topic, count in invalid.items():
-            metrics.EVENTS_CONSUMED.labels("history", topic, "dead_letter").inc(count)
+            results[topic, "ok"] += 1
+        for (topic, result), count in results.items():
+            metrics.EVENTS_CONSUMED.labels("history", topic, result).inc(count)
         return list(blocks.values()), unreadable
 
     async def _until_done(self, name: str, work: Callable[[], Awaitable[None]]) -> None:

@@ -75,7 +75,10 @@ CONSUMER_LAG = _gauge(
     "consumer_lag_messages", "High watermark less position.", lane=_LANE, topic="the topics", partition="numbers"
 )
 EVENT_AGE = _histogram(
-    "event_age_seconds", "From the gateway's event time to its verdict or alert.", _SLOW, lane=_LANE
+    "event_age_seconds",
+    "Of a batch's last record, since the broker took it, when its effects were handed over.",
+    _SLOW,
+    lane=_LANE,
 )
 
 # The lanes
@@ -93,7 +96,7 @@ VERDICTS = _counter("verdicts", "Verdicts given.", decision="clean, flagged, unj
 UNJUDGED = _counter(
     "unjudged", "Requests that could not be judged.", reason="no_text, route_missing, budget, error"
 )
-COVERAGE = _gauge("coverage_ratio", "Share of the requests of this worker's life that were judged.")
+COVERAGE = _gauge("coverage_ratio", "Share of all requests of this worker's partitions that were judged.")
 FINDINGS = _counter("findings", "Findings made.", detector=_DETECTOR, kind="the kinds of `detectors/kinds.py`")
 DETECTOR_UNABLE = _counter("detector_unable", "Requests that a detector could not judge.", detector=_DETECTOR)
 DETECTOR_ERRORS = _counter("detector_errors", "Exceptions out of a detector.", detector=_DETECTOR)
@@ -101,7 +104,7 @@ JOINS = _counter(
     "joins", "Requests, routes and outcomes brought together, or not.",
     result="met, route_missing, route_late, request_missing, outcome_late, evicted",
 )  # fmt: skip
-STATE_KEYS = _gauge("state_keys", "Keys held in state.", detector=_DETECTOR)
+STATE_KEYS = _gauge("state_keys", "Keys held in state.", part="waiting, settled, pending_alerts")
 STATE_EVICTIONS = _counter("state_evictions", "Keys evicted from bounded state.", detector=_DETECTOR)
 TRANSFORMER_PROMPTS = _counter(
     "transformer_prompts", "Prompts offered to the full sentence transformer.", result="done, over_budget"
@@ -116,25 +119,16 @@ ODDITIES = _counter(
 )  # fmt: skip
 
 # Alerts
-ALERTS_FIRING = _gauge(
-    "alerts_firing", "Alerts that fire now.",
-    category="the categories of `schemas/verdicts.py`", severity="info, warning, critical",
-)  # fmt: skip
+ALERTS_FIRING = _gauge("alerts_firing", "Alerts that fire now, of this worker's partitions.")
 ALERT_TRANSITIONS = _counter(
     "alert_transitions", "Alerts that changed state; lapsed: never fired.", status="firing, resolved, lapsed"
 )
-TIME_TO_ALERT = _histogram("time_to_alert_seconds", "From the first event behind an alert to its firing.", _SLOW)
 NOTIFICATIONS = _counter(
     "notifications", "Notifications sent.", channel="the notifiers' names", result="ok, failed, dropped"
 )
 
 # Feedback
 THRESHOLD_VALUE = _gauge("threshold_value", "Flag thresholds in force.", threshold="`detector.parameter`")
-THRESHOLD_UPDATES = _counter(
-    "threshold_updates", "Updates published.",
-    direction="tighten, loosen", mode="proposed, shadow, active, rolled_back, pinned",
-)  # fmt: skip
-LABELS = _counter("audit_labels", "Labels of judges.", result="accepted, refused", label="safe, unsafe, unknown")
 
 # History
 CLICKHOUSE_ROWS = _counter("clickhouse_rows", "Rows inserted.", table="the tables")
@@ -161,6 +155,8 @@ _COUNTED = {
     "alert_transitions": ALERT_TRANSITIONS,
 }
 
+_HELD = {"state_keys": STATE_KEYS, "alerts_firing": ALERTS_FIRING}
+
 
 def count(counters: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
     """Give the metrics what a processor's counters have grown by since `before`; return them as they are now."""
@@ -169,6 +165,20 @@ def count(counters: Mapping[str, int], before: Mapping[str, int]) -> dict[str, i
             name, *labels = key.split(".")
             _COUNTED[name].labels(*labels).inc(grown)
     return dict(counters)
+
+
+def gauges(values: Mapping[str, int]) -> None:
+    """Publish what processors hold (`name.label`), summed over a worker's partitions."""
+    for key, value in values.items():
+        name, *labels = key.split(".")
+        (_HELD[name].labels(*labels) if labels else _HELD[name]).set(value)
+
+
+def coverage(counters: Sequence[Mapping[str, int]]) -> None:
+    """Publish the share of judged requests, from the counters of all processors; without verdicts it stays."""
+    given = sum(value for each in counters for name, value in each.items() if name.startswith("verdicts."))
+    if given:
+        COVERAGE.set(1 - sum(each.get("verdicts.unjudged", 0) for each in counters) / given)
 
 
 def exposition() -> bytes:

@@ -1,7 +1,7 @@
 """What the history writes: each table's columns, their types, and how a column is read from a record.
 
-The migrations create the tables (keys, codecs, indexes, TTL); a test holds both against each other. No column
-is Nullable: what a record may lack is a default and a flag `has_*` before it. No column holds text of prompts,
+The migrations create the tables (order, keys, codecs, indexes, TTL); a test holds both against each other. No
+column is Nullable: what a record may lack is a default and a flag `has_*`. No column holds text of prompts,
 responses or judges.
 """
 
@@ -31,31 +31,35 @@ Read = Callable[[Any, At], Any]
 
 
 class Column(NamedTuple):
-    """`read` gives the value from a record and its place."""
+    """Read from a field as it is (a path, as `ticket.score`), or else made by `read` from record and place."""
 
     name: str
     type: str
-    read: Read
+    field: str = ""
+    read: Read | None = None
 
 
 class Table:
-    """Columns in the order in which they are inserted."""
+    """A table, and how a record becomes a row of it."""
 
     def __init__(self, name: str, columns: Iterable[Column]) -> None:
-        columns = tuple(columns)
+        # Fields first: one call reads them all, several times faster than a call a column.
+        columns = sorted(columns, key=lambda column: column.read is not None)
         self.name = name
         self.columns = tuple(column.name for column in columns)
         self.types = tuple(column.type for column in columns)
-        self._readers = tuple(column.read for column in columns)
+        self._fields = attrgetter(*(column.field for column in columns if column.read is None))
+        self._readers = tuple(column.read for column in columns if column.read is not None)
 
     def row(self, record: Any, at: At) -> tuple[Any, ...]:
         """One row, in the order of `columns`."""
-        return tuple([read(record, at) for read in self._readers])
+        made = [read(record, at) for read in self._readers]
+        return (*self._fields(record), *made)
 
 
 def _plain(kind: str, *names: str, of: str = "") -> list[Column]:
     """Fields as they are; `of` is the path to the struct that has them, as `ticket.`."""
-    return [_made(name, kind, attrgetter(of + name)) for name in names]
+    return [Column(name, kind, of + name) for name in names]
 
 
 def _millis(*names: str, of: str = "") -> list[Column]:
@@ -88,19 +92,19 @@ def _or_default(get: Callable[[Any], Any], kind: str) -> Callable[[Any], Any]:
 
 
 def _made(name: str, kind: str, get: Callable[[Any], Any]) -> Column:
-    return Column(name, kind, lambda record, _at: get(record))
+    return Column(name, kind, read=lambda record, _at: get(record))
 
 
 # The same key stands on the same partition: of two rows with the same identity the later offset is kept.
 _PLACE = [
-    Column("log_partition", SMALL, lambda _record, at: at.partition),
-    Column("log_offset", COUNT, lambda _record, at: at.offset),
+    Column("log_partition", SMALL, read=lambda _record, at: at.partition),
+    Column("log_offset", COUNT, read=lambda _record, at: at.offset),
 ]
 
 _EVENT = [
     *_plain(STRING, "event_id"),
     *_millis("event_time"),
-    Column("time", TIME, lambda _record, at: at.time_ms),
+    Column("time", TIME, read=lambda _record, at: at.time_ms),
     *_plain(STRING, "request_id"),
     *_plain(NAME, "tenant_id"),
     *_plain(STRING, "principal_hash"),
@@ -192,8 +196,8 @@ VERDICTS = Table("verdicts", [
     *_plain(COUNT, "prompt_chars"),
     *_plain(STRING, "prompt_hash"),
     *_plain(SMALL, "catalogue_version", "thresholds_version"),
-    _made("request_partition", SMALL, attrgetter("partition")),
-    _made("request_offset", COUNT, attrgetter("offset")),
+    Column("request_partition", SMALL, "partition"),
+    Column("request_offset", COUNT, "offset"),
     *_PLACE,
 ])  # fmt: skip
 
@@ -208,7 +212,7 @@ class NumberedReason(NamedTuple):
 
 REASONS = Table("reasons", [
     *_plain(STRING, "verdict_id", of="verdict."),
-    _made("number", "UInt16", attrgetter("number")),
+    Column("number", "UInt16", "number"),
     *_plain(STRING, "request_id", of="verdict."),
     *_millis("event_time", "time", of="verdict."),
     *_plain(NAME, "tenant_id", of="verdict."),
@@ -279,8 +283,8 @@ ALERTS = Table("alerts", [
 DEAD_LETTERS = Table("dead_letters", [
     *_plain(STRING, "letter_id"),
     *_plain(NAME, "topic"),
-    _made("original_partition", SMALL, attrgetter("partition")),
-    _made("original_offset", COUNT, attrgetter("offset")),
+    Column("original_partition", SMALL, "partition"),
+    Column("original_offset", COUNT, "offset"),
     *_millis("time"),
     *_plain(NAME, "stage", "reason"),
     *_plain(STRING, "field", "detail"),
