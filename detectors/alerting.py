@@ -238,6 +238,10 @@ class Alerting:
         """How many alerts are firing."""
         return len(self._firing)
 
+    def holds(self) -> dict[str, int]:
+        """See `Processor.holds`."""
+        return {"alerts_firing": len(self._firing), "state_keys.pending_alerts": len(self._pending)}
+
     def changes(self) -> list[tuple[bytes, bytes | None]]:
         """See `Processor.changes`."""
         dirty, self._dirty = sorted(self._dirty), set()

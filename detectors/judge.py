@@ -293,6 +293,13 @@ class Judge:
         """Whether some request or route still waits for its partner."""
         return bool(self._joins.waiting)
 
+    def holds(self) -> dict[str, int]:
+        """See `Processor.holds`."""
+        return {
+            "state_keys.waiting": len(self._joins.waiting),
+            "state_keys.settled": len(self._joins.settled),
+        }
+
     def changes(self) -> list[tuple[bytes, bytes | None]]:
         """See `Processor.changes`."""
         changes = list(self._joins.changes())

@@ -5,7 +5,7 @@ changed keys and the marker as one checkpoint, and reloads them. Replay runs the
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from schemas.codec import Record
@@ -34,6 +34,9 @@ class Processor(Protocol):
 
     def waiting(self) -> bool:
         """Whether something expires with stream time alone, so that an idle partition needs a tick."""
+
+    def holds(self) -> Mapping[str, int]:
+        """Sizes of the state, by gauge (`name.label`)."""
 
     def changes(self) -> list[tuple[bytes, bytes | None]]:
         """Keys changed since the last call (None: gone), the marker last. Synchronous: one moment."""

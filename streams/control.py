@@ -105,7 +105,12 @@ class Control(Service):
             await asyncio.to_thread(self._panel.swap_catalogue, catalogue)
             log.info("catalogue %d: %d triggers", catalogue.version, len(catalogue))
         metrics.CATALOGUE_VERSION.set(self._panel.catalogue.version)
+        for kind in ("lexical", "semantic"):
+            entries = sum(trigger.kind in (kind, "both") for trigger in self._panel.catalogue.triggers)
+            metrics.CATALOGUE_ENTRIES.labels(kind).set(entries)
         self._panel.thresholds.swap(self._values, self._version)
+        for name in DEFAULTS:
+            metrics.THRESHOLD_VALUE.labels(name).set(self._panel.thresholds[name])
 
 
 async def _messages(stream: Any) -> AsyncIterable[Any]:

@@ -11,6 +11,8 @@ batch ends without a checkpoint.
 
 import asyncio
 import logging
+import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -182,8 +184,16 @@ class Lane(Service):
             behind = max(0, (highwater or 0) - owned.processor.offset)
             metrics.CONSUMER_LAG.labels(self.spec.name, self.spec.source.name, str(owned.partition)).set(behind)
             lag += behind
+        held = [owned.ready for owned in self.owned.values()]
+        metrics.PARTITIONS.labels(self.spec.name, "owned").set(sum(held))
+        metrics.PARTITIONS.labels(self.spec.name, "loading").set(len(held) - sum(held))
+        holds: Counter[str] = Counter()
+        for owned in self.owned.values():
+            holds.update(owned.processor.holds())
+        metrics.gauges(holds)
+        metrics.coverage([owned.processor.counters for owned in self.owned.values()])
         self._health.lag(self.spec.name, lag)
-        self._health.ready(self.spec.name, all(owned.ready for owned in self.owned.values()))
+        self._health.ready(self.spec.name, all(held))
         if not lag:
             self._health.progress(self.spec.name)
 
@@ -221,6 +231,7 @@ class Lane(Service):
         consumed.labels(self.spec.name, self.spec.source.name, "ok").inc(len(records) - letters)
         consumed.labels(self.spec.name, self.spec.source.name, "invalid").inc(letters)
         metrics.BATCH_EVENTS.labels(self.spec.name).observe(len(records))
+        metrics.EVENT_AGE.labels(self.spec.name).observe(max(0.0, time.time() - records[-1].timestamp / 1000))
         owned.counted = metrics.count(owned.processor.counters, owned.counted)
         self._health.progress(self.spec.name)
         owned.limit.add(len(records), letters, self._source, owned.partition)

@@ -58,7 +58,7 @@ class Traffic:
                 principal, rid, now = f"p{number % PRINCIPALS}", f"r{number}", round(time.time() * 1000)
                 events = [request(rid, principal, now), outcome(rid, principal, now)]
                 if number % 50:
-                    events.insert(1, route(rid, principal, now))  # type: ignore[arg-type]
+                    events.insert(1, route(rid, principal, now))
                 for event in events:
                     sends.append(await producer.send(self._topic, encode(event), key=principal.encode()))
                 if number % 100 == 0:
