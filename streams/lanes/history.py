@@ -29,7 +29,7 @@ from streams.store import Store
 log = logging.getLogger(__name__)
 
 POLL_MS = 200
-STOP_SECONDS = 10.0  # for what is in flight when the lane is told to stop
+STOP_SECONDS = 5.0  # for what is in flight when the lane is told to stop
 NAME = "history"
 
 Insert = Callable[[Sequence[Record]], Coroutine[Any, Any, None]]
