@@ -21,6 +21,7 @@ def spec(settings: Settings) -> LaneSpec:
         make=make,
         checkpoint_seconds=settings.detect.checkpoint_seconds,
         checkpoint_events=settings.detect.checkpoint_events,
+        tick_seconds=5.0,  # alerts resolve after minutes: ticks need not be denser
         session_timeout_ms=round(settings.kafka.session_seconds * 1000),
         instance_id=settings.kafka.instance_id or None,
     )
