@@ -24,7 +24,7 @@ from rich.table import Table
 
 from loadtests.attacks.campaigns import CAMPAIGNS, KINDS, plant
 from loadtests.fleet import Ask, Fleet
-from loadtests.player import Lag, play, watch
+from loadtests.player import Groups, play, watch
 from loadtests.prompts import data_dir
 from loadtests.report import (
     Named,
@@ -154,7 +154,7 @@ async def _perform(
             bars.update(judged, completed=len(seen.verdicts))
 
         watching = asyncio.create_task(watch(brokers, seen, on_alert))
-        doing = asyncio.create_task(_play_and_drain(brokers, settings, sent, start, on_sent))
+        doing = asyncio.create_task(_play_and_drain(brokers, settings, sent, start, seen, requests, on_sent))
         try:
             await asyncio.wait([doing, watching], return_when=asyncio.FIRST_COMPLETED)
             if watching.done():
@@ -168,27 +168,23 @@ async def _perform(
 
 
 async def _play_and_drain(
-    brokers: Mapping[str, Any], settings: Settings, sent: Sequence[Sent], start: datetime,
-    on_sent: Callable[[int], None],
+    brokers: Mapping[str, Any], settings: Settings, sent: Sequence[Sent], start: datetime, seen: Seen,
+    requests: int, on_sent: Callable[[int], None],
 ) -> None:  # fmt: skip
-    """Publish all, then wait until no group has lag, twice in a row; `DRAIN_S` at most, and say who has."""
+    """Publish all, then wait until every lane has done all of it; `DRAIN_S` at most."""
     await play(brokers, sent, start, on_sent)
-    topics_of = {
-        settings.detect.group: [EVENTS.name],
-        settings.fleet.group: [FINDINGS.name],
-        settings.clickhouse.group: list(TOPICS),
-    }
-    async with Lag(brokers, topics_of) as lag:
-        calm = 0
-        deadline = time.monotonic() + DRAIN_S
-        while calm < 2:
-            await asyncio.sleep(settings.detect.join_grace_seconds)
-            behind = {group: records for group, records in (await lag.by_group()).items() if records}
-            calm = 0 if behind else calm + 1
-            on_sent(len(sent))
-            if behind and time.monotonic() > deadline:
-                say.print(f"[red]✗ after {DRAIN_S:.0f} s the service is still behind: {behind}[/]")
-                break
+    try:
+        async with asyncio.timeout(DRAIN_S), Groups(brokers) as groups:
+            while len(seen.verdicts) < requests:
+                on_sent(len(sent))
+                await asyncio.sleep(0.2)
+            # In the order of the flow: what one has finished is what the next must have read.
+            await groups.caught_up(settings.detect.group, [EVENTS.name])
+            await groups.caught_up(settings.fleet.group, [FINDINGS.name])
+            await groups.caught_up(settings.clickhouse.group, list(TOPICS))
+    except TimeoutError:
+        say.print(f"[red]✗ {DRAIN_S:.0f} s after the last event the service is still behind[/]")
+    on_sent(len(sent))
 
 
 def _distinct(sent: Sequence[Sent], seen: Seen) -> dict[str, int]:

@@ -75,16 +75,14 @@ def _take(seen: Seen, topic: str, value: bytes, at: datetime) -> Told | None:
     return None
 
 
-class Lag:
-    """How far consumer groups are behind, as the broker knows it."""
+class Groups:
+    """What consumer groups have committed, as the broker knows it."""
 
-    def __init__(self, brokers: Brokers, topics_of: Mapping[str, Sequence[str]]) -> None:
-        """`topics_of`: the topics that each group reads."""
-        self._topics_of = topics_of
+    def __init__(self, brokers: Brokers) -> None:
         self._admin = AIOKafkaAdminClient(**brokers)
-        self._reader = AIOKafkaConsumer(*{topic for names in topics_of.values() for topic in names}, **brokers)
+        self._reader = AIOKafkaConsumer(**brokers)
 
-    async def __aenter__(self) -> "Lag":
+    async def __aenter__(self) -> "Groups":
         """Connect."""
         await self._admin.start()
         await self._reader.start()
@@ -95,12 +93,18 @@ class Lag:
         await self._reader.stop()
         await self._admin.close()
 
-    async def by_group(self) -> dict[str, int]:
-        """Records behind, by group; what a group has never committed counts from 0."""
-        behind = {}
-        for group, topics in self._topics_of.items():
-            parts = [TopicPartition(t, n) for t in topics for n in self._reader.partitions_for_topic(t) or ()]
-            ends = await self._reader.end_offsets(parts)
-            committed = await self._admin.list_consumer_group_offsets(group, partitions=parts)
-            behind[group] = sum(max(0, ends[at] - max(0, committed[at].offset)) for at in parts if at in committed)
-        return behind
+    async def caught_up(self, group: str, topics: Sequence[str]) -> None:
+        """Wait until the group has committed all that the topics hold now. What comes meanwhile does not count.
+
+        Ticks go on while an alert fires: a group that is well never shows a lag of 0 for long.
+        """
+        described = await self._admin.describe_topics(list(topics))
+        parts = [
+            TopicPartition(topic["topic"], part["partition"]) for topic in described for part in topic["partitions"]
+        ]
+        ends = {at: end for at, end in (await self._reader.end_offsets(parts)).items() if end}
+        while True:
+            committed = await self._admin.list_consumer_group_offsets(group, partitions=list(ends))
+            if all(at in committed and committed[at].offset >= end for at, end in ends.items()):
+                return
+            await asyncio.sleep(0.2)
