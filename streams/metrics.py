@@ -68,8 +68,8 @@ DEAD_LETTERS = _counter(
     "dead_letters", "Records sent to the dead letters.", stage="decode, judge, alert, audit, store", reason=_REASON
 )
 GATEWAY_EVENTS = _counter(
-    "gateway_events", "Events taken from gateways by our own endpoints.",
-    gateway="litellm, http, otlp", result="ok, invalid, failed, dropped",
+    "gateway_events", "Events that gateways handed over, by what became of them.",
+    gateway="litellm, python, http, otlp", result="ok, invalid, failed, dropped",
 )  # fmt: skip
 CONSUMER_LAG = _gauge(
     "consumer_lag_messages", "High watermark less position.", lane=_LANE, topic="the topics", partition="numbers"

@@ -119,6 +119,25 @@ class Notify(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = ""
 
 
+class Gateway(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Publishing from a gateway; the service itself reads none of it."""
+
+    identity_key: Annotated[
+        str, Meta(description="key of the hashes of keys and users, 16 characters or more", extra=_SECRET)
+    ] = ""
+    identity_key_id: Annotated[
+        str, Meta(pattern=r"^[A-Za-z0-9._-]{1,32}$", description="names that key in each hash")
+    ] = "1"
+    prompt: Annotated[
+        Literal["full", "ends", "hash"],
+        Meta(description="what of a prompt's text is published; with `hash` it cannot be judged"),
+    ] = "ends"
+    instance: Annotated[str, Meta(max_length=256, description="in the events' source; empty: the host's name")] = ""
+    queue_bytes: Annotated[
+        int, Meta(ge=1, le=1 << 32, description="what may wait for the brokers before events are dropped")
+    ] = 32 << 20
+
+
 class Web(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Health and metrics."""
 
@@ -143,6 +162,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     detect: Detect = Detect()
     fleet: Fleet = Fleet()
     notify: Notify = Notify()
+    gateway: Gateway = Gateway()
     web: Web = Web()
     log: Log = Log()
 
