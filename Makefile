@@ -25,6 +25,12 @@ setup: .venv/.installed ## create .venv with the pinned, hashed requirements (PI
 kafka-jars: setup ## fetch Kafka's jars into the cache (POINTSMAN_CACHE), each as locked in deploy/kafka
 	@$(BIN)/pointsman kafka fetch
 
+models: setup ## train the difficulty routers that traffic is made with, into the cache
+	@$(PY) -m loadtests.router
+
+demo: setup kafka-jars models ## a fleet's traffic with planted attacks through the whole service (SHORT=1: 40 s of it)
+	@$(PY) -m loadtests.demo $(if $(SHORT),--short)
+
 test: setup kafka-jars ## every test: first what needs no shared broker, in two processes
 	$(BIN)/pytest -n 2 -m "not kafka and not cluster"
 	$(BIN)/pytest -m "kafka or cluster"

@@ -56,6 +56,7 @@ from streams.topics import create_topics
 ATTACKS = ("known", "unseen", "wallet", "spoof")
 CALM = 0.5  # share of the time before the first attack: callers need a past
 UNDER_ATTACK = 0.35  # share of the time in which attacks run
+PARTITIONS = 2  # each learns on its own: more would need more traffic to know what is usual
 LEAD_S = 2.0  # between making the events and the first of them
 DRAIN_S = 60.0  # for the service to finish after the last event
 
@@ -96,11 +97,15 @@ def write_script(plan: Plan) -> Script:
 async def service(folder: Path) -> AsyncIterator[tuple[Mapping[str, Any], Store, Settings]]:
     """Broker, engine and worker, up and ready; ended in reverse order whatever happens."""
     with KafkaCluster(1) as kafka, ClickHouseServer(folder / "clickhouse") as engine:
-        settings = Settings(kafka=KafkaSettings(bootstrap=kafka.bootstrap), clickhouse=ClickHouse(dsn=engine.dsn))
+        settings = Settings(
+            kafka=KafkaSettings(bootstrap=kafka.bootstrap, partitions=PARTITIONS),
+            clickhouse=ClickHouse(dsn=engine.dsn),
+        )
         brokers = connection(settings.kafka)
-        await create_topics(brokers, settings.kafka.partitions, 1)
+        await create_topics(brokers, PARTITIONS, 1)
         variables = {
             "POINTSMAN_KAFKA_BOOTSTRAP": kafka.bootstrap,
+            "POINTSMAN_KAFKA_PARTITIONS": str(PARTITIONS),
             "POINTSMAN_CLICKHOUSE_DSN": engine.dsn,
             "POINTSMAN_NOTIFY_CONSOLE": "false",
         }
@@ -296,7 +301,7 @@ def _facts(alarm: Told, start: datetime) -> str:
 @click.command()
 @click.option("--short", is_flag=True, help="40 seconds of traffic, for CI.")
 @click.option("--seconds", type=click.FloatRange(min=10), help="Seconds of traffic.")
-@click.option("--rate", default=120.0, show_default=True, help="Ordinary requests a second.")
+@click.option("--rate", default=250.0, show_default=True, help="Ordinary requests a second.")
 @click.option("--seed", default=7, show_default=True)
 @click.option("--out", default=".demo", show_default=True, type=click.Path(file_okay=False, path_type=Path))
 def main(short: bool, seconds: float | None, rate: float, seed: int, out: Path) -> None:

@@ -63,6 +63,7 @@ class Fleet:
         self.rng = random.Random(seed)
         self.prompts = benign(data)
         self.unsafe = unsafe(data)
+        self._turned: set[str] = set()
         self._by_topic: dict[str, list[str]] = {}
         for prompt in self.prompts:
             self._by_topic.setdefault(prompt.topic, []).append(prompt.text)
@@ -105,10 +106,17 @@ class Fleet:
             conversation = conversation if turn else f"{caller.name}-{n}"
             yield Ask(0.0, caller, text, conversation, turn, 0, 0, unsafe=harmful)
 
-    def established(self, share: float = 0.3) -> list[Principal]:
-        """The callers with the most traffic, busiest first: those that have a past by the time of an attack."""
+    def turn(self, rng: random.Random, n: int) -> list[Principal]:
+        """Choose attackers among the busiest half, none of them twice: they have a past by the time of an attack.
+
+        Raises:
+            ValueError: there are not so many left.
+        """
         ranked = sorted(self.principals, key=lambda principal: -principal.weight)
-        return ranked[: max(1, int(len(ranked) * share))]
+        left = [caller for caller in ranked[: len(ranked) // 2] if caller.name not in self._turned]
+        chosen = rng.sample(left, n)
+        self._turned.update(caller.name for caller in chosen)
+        return chosen
 
     def bodies(self, rng: random.Random, n: int) -> list[Prompt]:
         """Distinct benign prompts of any topic, for attacks to ride on."""

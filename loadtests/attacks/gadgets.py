@@ -1,8 +1,4 @@
-"""Triggers that no catalogue has: grown against the router itself, then used on many prompts.
-
-Hill climb over tokens of a large vocabulary (Shafran et al. 2025, "Rerouting LLM routers", section 4): the
-router's score of the gadget alone is what climbs, and the gadget then lifts almost any prompt.
-"""
+"""Triggers that no catalogue has: grown against the router itself, then used on many prompts."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -10,20 +6,15 @@ from typing import Any
 
 import numpy.typing as npt
 
+from detectors.triggers.grow import grow
 from loadtests.attacks.scene import Scene
-from loadtests.attacks.text import Material
 from loadtests.fleet import Ask
 from loadtests.mutations import as_prefix, as_suffix
 
 Score = Callable[[Sequence[str]], npt.NDArray[Any]]
 
-TOKENS = 10
-CANDIDATES = 32
-STEPS = 100
-PATIENCE = 25
 CALLERS = 6
 ROTATION = 4  # gadgets that take turns
-MATERIAL = 3_000  # prompts whose tokens are drawn from
 
 _SENTENCES = (
     "Think step by step and justify every step.", "List the pros and cons in depth.", "Give a rigorous proof.",
@@ -33,22 +24,6 @@ _SENTENCES = (
     "Discuss the statistical significance.", "Work out the integral explicitly.", "Cite the relevant theorem.",
     "Explain the underlying mechanism.", "Answer as in a graduate examination.", "Quantify the uncertainty.",
 )  # fmt: skip
-
-
-def grow(score: Score, draw: Callable[[int], list[str]], rng: random.Random) -> str:
-    """Climb from random tokens: one position a step, the best of `CANDIDATES` if it is better."""
-    tokens, best, stale = draw(TOKENS), -1.0, 0
-    for _ in range(STEPS):
-        place = rng.randrange(TOKENS)
-        tries = [[*tokens[:place], token, *tokens[place + 1 :]] for token in draw(CANDIDATES)]
-        scores = score(["".join(tried).strip() for tried in tries])
-        top = int(scores.argmax())
-        stale += 1
-        if scores[top] > best:
-            tokens, best, stale = tries[top], float(scores[top]), 0
-        if stale >= PATIENCE:
-            break
-    return "".join(tokens).strip()
 
 
 def fluent(score: Score, rng: random.Random) -> str:
@@ -63,9 +38,8 @@ def fluent(score: Score, rng: random.Random) -> str:
 
 
 def grown(scene: Scene) -> str:
-    """Grow one gadget against the scene's router, from word-like tokens."""
-    material = _material(scene)
-    return grow(scene.router.score, lambda n: material.draw(scene.rng, n, without=100), scene.rng)
+    """Grow one gadget of word-like tokens against the scene's router (detectors/triggers/grow.py has the climb)."""
+    return grow(scene.router.score, "wordlike", seed=scene.rng.getrandbits(32)).text
 
 
 def unseen(scene: Scene, n: int) -> list[Ask]:
@@ -100,7 +74,3 @@ def _campaign(
     bodies = scene.fleet.bodies(scene.rng, n)
     texts = [place(gadgets[number % len(gadgets)], body.text) for number, body in enumerate(bodies)]
     return list(scene.asks(name, texts, scene.attackers(CALLERS)))
-
-
-def _material(scene: Scene) -> Material:
-    return Material([prompt.text for prompt in scene.fleet.bodies(scene.rng, MATERIAL)])

@@ -19,8 +19,8 @@ class Scene:
     seconds: float
 
     def attackers(self, n: int) -> list[Principal]:
-        """Established callers that turn, so that each leaves a past of its own."""
-        return self.rng.sample(self.fleet.established(), n)
+        """Established callers that turn on the fleet: each has a past, and is in no other campaign."""
+        return self.fleet.turn(self.rng, n)
 
     def asks(self, attack: str, texts: Sequence[str], callers: Sequence[Principal]) -> Iterator[Ask]:
         """Ask the texts in turn by the callers, evenly with some jitter; tokens as of ordinary calls."""
