@@ -60,7 +60,7 @@ PARTITIONS = 2  # each learns on its own: more would need more traffic to know w
 LEAD_S = 2.0  # between making the events and the first of them
 DRAIN_S = 60.0  # for the service to finish after the last event
 
-say = Console(highlight=False)
+say = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +94,8 @@ def write_script(plan: Plan) -> Script:
 
 
 @contextlib.asynccontextmanager
-async def service(folder: Path) -> AsyncIterator[tuple[Mapping[str, Any], Store, Settings]]:
-    """Broker, engine and worker, up and ready; ended in reverse order whatever happens."""
+async def service(folder: Path, logs: Path) -> AsyncIterator[tuple[Mapping[str, Any], Store, Settings]]:
+    """Broker, engine and worker, up and ready; ended in reverse order whatever happens. Data go to `folder`."""
     with KafkaCluster(1) as kafka, ClickHouseServer(folder / "clickhouse") as engine:
         settings = Settings(
             kafka=KafkaSettings(bootstrap=kafka.bootstrap, partitions=PARTITIONS),
@@ -111,11 +111,11 @@ async def service(folder: Path) -> AsyncIterator[tuple[Mapping[str, Any], Store,
         }
         async with Store.of(settings.clickhouse) as store:
             await migrate(store, migrations.load())
-            with Worker("pointsman", folder, variables):
+            with Worker("pointsman", logs, variables):
                 yield brokers, store, settings
 
 
-async def run(plan: Plan) -> tuple[Report, list[str]]:
+async def run(plan: Plan, logs: Path) -> tuple[Report, list[str]]:
     """Run the whole demo; return its report and the invariants that do not hold."""
     began = time.monotonic()
     with say.status("making a fleet's traffic, and growing an unseen trigger against its router"):
@@ -126,7 +126,7 @@ async def run(plan: Plan) -> tuple[Report, list[str]]:
     )
     say.print("[dim]  starting Apache Kafka, the ClickHouse engine and `pointsman serve`[/]")
     with tempfile.TemporaryDirectory(prefix="pointsman-demo-") as folder:
-        async with service(Path(folder)) as (brokers, store, settings):
+        async with service(Path(folder), logs) as (brokers, store, settings):
             say.print(f"[green]✓[/] the service is ready after {time.monotonic() - began:.0f} s")
             start = datetime.now(UTC) + timedelta(seconds=LEAD_S)
             sent = events(script.asks, script.scores, script.router, plan.seed, start)
@@ -295,7 +295,7 @@ def _facts(alarm: Told, start: datetime) -> str:
     about = alert.trigger_id or alert.window or alert.principal_hash or alert.tenant_id or alert.router_name
     about = about.removeprefix("hmac-sha256:")[:16]
     seconds = (alarm.at - start).total_seconds()
-    return f"{seconds:6.1f} s  {alert.severity:<8}  {alert.alertname:<20} {about:<16}  {alert.summary}"
+    return f"{seconds:6.1f} s  {alert.severity:<8}  {alert.alertname:<18}  {about:<16}"
 
 
 @click.command()
@@ -307,16 +307,17 @@ def _facts(alarm: Told, start: datetime) -> str:
 def main(short: bool, seconds: float | None, rate: float, seed: int, out: Path) -> None:
     """Play a fleet's traffic with planted attacks through the whole service, and report."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, and so ends what it started
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "pointsman.log").unlink(missing_ok=True)  # of the run before
     plan = Plan(seconds or (40.0 if short else 110.0), rate, seed)
     try:
-        report, problems = asyncio.run(run(plan))
+        report, problems = asyncio.run(run(plan, out))
     except KeyboardInterrupt:
         say.print("[yellow]stopped; everything that was started has ended[/]")
         sys.exit(130)
-    out.mkdir(parents=True, exist_ok=True)
     path = out / "report.json"
     path.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
-    say.print(f"[dim]written to {path}[/]")
+    say.print(f"[dim]written to {path}; the service's log is {out / 'pointsman.log'}[/]")
     sys.exit(1 if problems else 0)
 
 

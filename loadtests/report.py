@@ -74,18 +74,20 @@ class Named(NamedTuple):
 
 
 def name_attacks(attacks: Sequence[Attack], told: Iterable[Told], start: datetime) -> Named:
-    """Credit alerts to attacks: by a request they cite, or by the principal they are about once it attacks."""
+    """Credit alerts to attacks: by a request they cite, or by the principal they are about once it attacks.
+
+    An alert of a kind that does not name the attack is its consequence only where it cites one of its requests.
+    """
     first: dict[str, float] = {}
     side: list[Told] = []
     false: list[Told] = []
     for alarm in sorted(told, key=lambda alarm: alarm.at):
         seconds = (alarm.at - start).total_seconds()
-        about = [attack for attack in attacks if _is_about(alarm.alert, attack, seconds)]
-        named = [attack for attack in about if alarm.alert.alertname in attack.kinds]
+        named = [attack for attack in attacks if _names(alarm.alert, attack, seconds)]
         for attack in named:
             first.setdefault(attack.name, max(0.0, seconds - attack.first_at))
         if not named:
-            (side if about else false).append(alarm)
+            (side if any(_cites(alarm.alert, attack) for attack in attacks) else false).append(alarm)
     detections = [
         Detection(attack.name, len(attack.request_ids), attack.name in first, first.get(attack.name))
         for attack in attacks
@@ -93,11 +95,14 @@ def name_attacks(attacks: Sequence[Attack], told: Iterable[Told], start: datetim
     return Named(detections, side, false)
 
 
-def _is_about(alert: Alert, attack: Attack, seconds: float) -> bool:
-    if seconds < attack.first_at - CLOCKS_S:
+def _names(alert: Alert, attack: Attack, seconds: float) -> bool:
+    if alert.alertname not in attack.kinds or seconds < attack.first_at - CLOCKS_S:
         return False
-    cited = {alert.first_request_id, *alert.request_ids}
-    return alert.principal_hash in attack.principals or not cited.isdisjoint(attack.request_ids)
+    return alert.principal_hash in attack.principals or _cites(alert, attack)
+
+
+def _cites(alert: Alert, attack: Attack) -> bool:
+    return not {alert.first_request_id, *alert.request_ids}.isdisjoint(attack.request_ids)
 
 
 def latency(told: Iterable[Told], findings: Mapping[str, Finding]) -> Percentiles:
