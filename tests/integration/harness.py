@@ -1,6 +1,9 @@
 """Steady traffic on a real cluster, real workers on it, and the proof of exactness at the end."""
 
 import asyncio
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -110,6 +113,13 @@ class Fleet:
     def worker(self, name: str, **settings: str) -> Worker:
         """A worker of the detect lane, not started."""
         return Worker(name, self._folder, {**self._settings, **settings}, ("detect",))
+
+    def run(self, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A program of the tests in place of a worker, to its end."""
+        environment = {**os.environ, **self._settings}
+        return subprocess.run(
+            [sys.executable, "-m", module, *arguments], env=environment, capture_output=True, text=True, timeout=120
+        )
 
     def traffic(self, per_second: int = 300) -> Traffic:
         """Traffic into these topics, not started."""

@@ -1,9 +1,11 @@
 """The detect lane under what happens to workers and brokers: nothing lost, nothing twice, no wrong state."""
 
+import contextlib
 import signal
 import time
 from pathlib import Path
 
+from loadtests.workers import Worker
 from streams.embedded.kafka import KafkaCluster
 from tests.integration.harness import Fleet, assert_exact
 
@@ -22,6 +24,43 @@ def test_kill_9_in_the_middle_of_batches_three_times(kafka: KafkaCluster, run_id
     assert worker.exit_code() == 0
     assert_exact(found, traffic.requests)
     assert found.repeated > 0, "nothing was done again: no kill was in the middle of anything"
+
+
+def test_a_failure_in_the_middle_of_a_batch_ends_the_worker_without_a_checkpoint(
+    kafka: KafkaCluster, run_id: str, tmp_path: Path
+) -> None:
+    """An agent that raises would be restarted by Faust, its batch lost in silence."""
+    fleet = Fleet(kafka, run_id, tmp_path, POINTSMAN_DETECT_CHECKPOINT_SECONDS="0.2")
+    with fleet.traffic() as traffic:
+        traffic.wait_for(1_000)
+        failed = fleet.run("tests.integration.raising_worker", "8")
+    assert failed.returncode == 1, failed.stderr
+    assert "planted" in failed.stderr
+    with fleet.worker("w1"):
+        found = fleet.exactness()
+    assert_exact(found, traffic.requests)
+
+
+def test_of_two_processes_with_one_instance_id_one_ends(kafka: KafkaCluster, run_id: str, tmp_path: Path) -> None:
+    """A pod started twice by mistake: the group and the checkpoint log fence one of them, which one is a race."""
+    fleet = Fleet(kafka, run_id, tmp_path, POINTSMAN_KAFKA_INSTANCE_ID="the-one")
+    workers = [fleet.worker("older"), fleet.worker("newer")]
+    with fleet.traffic() as traffic, workers[0], contextlib.closing(_Killed(workers[1].start())):
+        deadline = time.monotonic() + 60
+        while not any(worker.exit_code() for worker in workers) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert sorted(str(worker.exit_code()) for worker in workers) == ["1", "None"]
+        traffic.wait_for(traffic.requests + 300)
+    with fleet.worker("after"):
+        found = fleet.exactness()
+    assert_exact(found, traffic.requests)
+
+
+class _Killed:
+    """Ends a worker that may have ended by itself."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.close = worker.kill
 
 
 def test_workers_come_and_go_while_traffic_flows(cluster: KafkaCluster, run_id: str, tmp_path: Path) -> None:
