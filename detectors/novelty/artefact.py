@@ -43,8 +43,9 @@ def save(path: Path, parts: Parts, scale: Scale, about: dict[str, Any]) -> None:
     )
 
 
+@cache
 def load(path: Path = PATH) -> tuple[Model, Scale, dict[str, Any]]:
-    """Read a model, its scale, and how it was made."""
+    """Read a model, its scale, and how it was made; once a process."""
     with np.load(path, allow_pickle=False) as stored:
         arrays = dict(stored)
     raw, ends = arrays["token_bytes"].tobytes(), np.cumsum(arrays["token_lengths"], dtype=np.int64).tolist()
@@ -55,9 +56,3 @@ def load(path: Path = PATH) -> tuple[Model, Scale, dict[str, Any]]:
         Trees(**_group(arrays, "trees")),
     )
     return Model(parts), Scale(**_group(arrays, "scale")), json.loads(arrays["about"].tobytes())
-
-
-@cache
-def shipped() -> tuple[Model, Scale, dict[str, Any]]:
-    """The model that ships; loaded once a process."""
-    return load()

@@ -1,5 +1,7 @@
 """Unseen trigger text in one prompt, as a prompt detector."""
 
+from pathlib import Path
+
 from detectors.contract import Answer
 from detectors.novelty import artefact
 from detectors.text import PromptBatch
@@ -17,10 +19,10 @@ class NoveltyDetector:
     name = "novelty"
     kinds = ("novel_text",)
 
-    def __init__(self, thresholds: Thresholds) -> None:
-        """Load the shipped artefact."""
+    def __init__(self, thresholds: Thresholds, path: Path = artefact.PATH) -> None:
+        """Load an artefact: the shipped one, or one that `pointsman novelty fit` made of a fleet's own prompts."""
         self._thresholds = thresholds
-        self._model, self._scale, about = artefact.shipped()
+        self._model, self._scale, about = artefact.load(path)
         self.version = str(about["version"])
 
     def score_batch(self, prompts: PromptBatch) -> list[Answer]:

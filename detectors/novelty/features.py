@@ -86,6 +86,7 @@ def window(flat: Any, span: Any, now: Any, one: Any, two: Any) -> tuple[int, int
 def channels(now: Any, one: Any, two: Any, n: int, grams: Any, out: Any) -> None:
     """Fill `out` (ROW_TOKENS, CHANNELS): surprise alone, after one token and after two; what pulls; what is new."""
     texts = np.float32(1e6)  # how often anything stands after a beginning
+    pair_before = np.uint8(0)
     for k in range(n):
         t = grams.folded[now[k]]
         a = grams.folded[one[k]] if one[k] < BEGIN else one[k]
@@ -95,7 +96,9 @@ def channels(now: Any, one: Any, two: Any, n: int, grams: Any, out: Any) -> None
         p1 = math.exp(alone)
         after_one = grams.counts[a] if a < BEGIN else texts
         after_skip = grams.counts[b] if b < BEGIN else texts
-        after_two = max(COUNTS[level(grams.pairs, 0, b, a)], COUNTS[triple])
+        before = pair_before if k > 0 and one[k] == now[k - 1] else level(grams.pairs, 0, b, a)
+        after_two = max(COUNTS[before], COUNTS[triple])
+        pair_before = pair
         p2 = min(np.float32(0.9), (COUNTS[pair] + 15 * p1) / (after_one + 15))
         p3 = min(np.float32(0.9), (COUNTS[triple] + 6 * p2) / (after_two + 6))
         ps = min(np.float32(0.9), (COUNTS[skip] + 15 * p1) / (after_skip + 15))

@@ -1,7 +1,7 @@
 """A language model of tokens in a few megabytes: which pairs, triples and skip pairs natural text has.
 
 Counts of n-grams live in hashed tables of one byte a slot: five bits that check the key, three that say how
-often it was seen, in steps of about three. A key has two slots; the most frequent keys are laid first, and
+often it was seen, in steps of two to six. A key has two slots; the most frequent keys are laid first, and
 what finds no slot is forgotten. A key that was never laid is taken for one in about 2/32 of look-ups.
 """
 
@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 BEGIN = 65_535  # stands before a text
-COUNTS = np.array([0.0, 2.4, 4.0, 7.5, 20.0, 60.0, 250.0, 1500.0], np.float32)  # that a level stands for
-_LEVEL_FROM = np.array([2, 3, 5, 11, 34, 110, 500])  # the least count of levels 1..7
+COUNTS = np.array([0.0, 1.0, 2.0, 4.0, 9.0, 27.0, 120.0, 1000.0], np.float32)  # that a level stands for
+_LEVEL_FROM = np.array([1, 2, 3, 6, 15, 50, 300])  # the least count of levels 1..7
 
 _M1, _M2, _M3 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F), np.uint64(0x165667B19E3779F9)
 
@@ -84,19 +84,19 @@ def fold_case(tokens: Sequence[bytes]) -> NDArray[np.int32]:
     return folded
 
 
-def _seen(keys: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """Distinct keys seen twice or more, most frequent first."""
+def _seen(keys: NDArray[np.uint64], least: int) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Distinct keys seen `least` times or more, most frequent first."""
     keys = np.sort(keys)
     starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
     counts = np.diff(np.append(starts, len(keys)))
-    often = counts >= _LEVEL_FROM[0]
+    often = counts >= least
     unique, counts = keys[starts[often]], counts[often]
     order = np.argsort(-counts, kind="stable")
     return unique[order], counts[order]
 
 
-def _table(keys: NDArray[np.uint64], size: int) -> NDArray[np.uint8]:
-    unique, counts = _seen(keys)
+def _table(keys: NDArray[np.uint64], size: int, least: int) -> NDArray[np.uint8]:
+    unique, counts = _seen(keys, least)
     unique, counts = unique[: int(size * 0.9)], counts[: int(size * 0.9)]  # fuller only raises false finds
     parts = np.stack([unique >> np.uint64(32), (unique >> np.uint64(16)) & np.uint64(0xFFFF),
                       unique & np.uint64(0xFFFF)], axis=1)  # fmt: skip
@@ -124,7 +124,7 @@ def count(
         folded,
         np.log((seen + 0.3) / (seen.sum() + 0.3 * len(tokens))).astype(np.float32),
         seen.astype(np.float32),
-        _table(pairs, sizes[0]),
-        _table(triples, sizes[1]),
-        _table(skips, sizes[2]),
+        _table(pairs, sizes[0], 1),
+        _table(triples, sizes[1], 2),
+        _table(skips, sizes[2], 2),
     )

@@ -1,8 +1,7 @@
 """A small convolutional tagger: for each token, the log odds that it belongs to a trigger.
 
 Trained to say which tokens were put in, as ELECTRA's discriminator is (Clark et al. 2020). Its first layer's part
-that depends on tokens alone is a table, made once when the model is loaded; its others are depth-wise separable
-(Chollet 2017): together a few thousand multiplications a token.
+that depends on tokens alone is a table, made once when the model is loaded.
 """
 
 from typing import Any, NamedTuple
@@ -16,8 +15,8 @@ from detectors.novelty.tokens import ROW_TOKENS
 
 EMBEDDING = 24  # of a token, learned
 WIDTH = 32
-TAPS = 5  # of a depth-wise layer
-DILATIONS = (1, 2, 4)
+TAPS = 5  # of a later layer
+DILATIONS = (1, 2)
 _MARGIN = (TAPS // 2) * max(DILATIONS)
 _POOLS = np.array([5, 7, 9, 11, 14, 18, 24])
 _CLIP = 8.0
@@ -33,9 +32,8 @@ class Weights(NamedTuple):
     token: NDArray[np.float32]  # (3, EMBEDDING + CLASSES, WIDTH)
     channel: NDArray[np.float32]  # (3, CHANNELS, WIDTH)
     bias: NDArray[np.float32]  # (WIDTH,)
-    depth: NDArray[np.float32]  # (len(DILATIONS), TAPS, WIDTH)
-    point: NDArray[np.float32]  # (len(DILATIONS), WIDTH, WIDTH)
-    point_bias: NDArray[np.float32]  # (len(DILATIONS), WIDTH)
+    later: NDArray[np.float32]  # (len(DILATIONS), TAPS, WIDTH, WIDTH)
+    later_bias: NDArray[np.float32]  # (len(DILATIONS), WIDTH)
     out: NDArray[np.float32]  # (WIDTH,)
     out_bias: NDArray[np.float32]  # (1,)
 
@@ -45,9 +43,8 @@ class Tagger(NamedTuple):
 
     table: NDArray[np.float32]  # (V, 3, WIDTH): what a token gives to its left neighbour, itself and its right one
     channel: NDArray[np.float32]  # (3, CHANNELS, WIDTH)
-    depth: NDArray[np.float32]  # (len(DILATIONS), TAPS, ROW_TOKENS * WIDTH)
-    point: NDArray[np.float32]  # (len(DILATIONS), WIDTH, WIDTH)
-    point_bias: NDArray[np.float32]  # (len(DILATIONS), ROW_TOKENS * WIDTH)
+    later: NDArray[np.float32]  # (len(DILATIONS), TAPS, WIDTH, WIDTH)
+    later_bias: NDArray[np.float32]  # (len(DILATIONS), ROW_TOKENS * WIDTH)
     out: NDArray[np.float32]  # (WIDTH, 1)
     out_bias: NDArray[np.float32]  # (1,)
 
@@ -56,10 +53,8 @@ class Room(NamedTuple):
     """Scratch of `tag`, made once a batch. Margins of zeros stand for what is beyond the text."""
 
     seen: NDArray[np.float32]  # (ROW_TOKENS + 2, CHANNELS)
-    near: NDArray[np.float32]  # (3, ROW_TOKENS, WIDTH)
-    hidden: NDArray[np.float32]  # ((ROW_TOKENS + 2 * _MARGIN) * WIDTH,)
-    spread: NDArray[np.float32]  # (ROW_TOKENS, WIDTH)
-    mixed: NDArray[np.float32]  # (ROW_TOKENS, WIDTH)
+    hidden: NDArray[np.float32]  # (ROW_TOKENS + 2 * _MARGIN, WIDTH)
+    by_tap: NDArray[np.float32]  # (TAPS, ROW_TOKENS, WIDTH)
     odds: NDArray[np.float32]  # (ROW_TOKENS, 1)
 
 
@@ -73,9 +68,8 @@ def prepare(weights: Weights, made: NDArray[np.uint8]) -> Tagger:
     return Tagger(
         table,
         weights.channel,
-        np.tile(weights.depth, ROW_TOKENS),
-        weights.point,
-        np.tile(weights.point_bias, ROW_TOKENS),
+        weights.later,
+        np.tile(weights.later_bias, ROW_TOKENS),
         weights.out[:, None],
         weights.out_bias,
     )
@@ -85,10 +79,8 @@ def make_room() -> Room:
     """Scratch for `tag`."""
     return Room(
         np.zeros((ROW_TOKENS + 2, CHANNELS), np.float32),
-        np.zeros((3, ROW_TOKENS, WIDTH), np.float32),
-        np.zeros((ROW_TOKENS + 2 * _MARGIN) * WIDTH, np.float32),
-        np.zeros((ROW_TOKENS, WIDTH), np.float32),
-        np.zeros((ROW_TOKENS, WIDTH), np.float32),
+        np.zeros((ROW_TOKENS + 2 * _MARGIN, WIDTH), np.float32),
+        np.zeros((TAPS, ROW_TOKENS, WIDTH), np.float32),
         np.zeros((ROW_TOKENS, 1), np.float32),
     )
 
@@ -99,39 +91,40 @@ def tag(now: Any, n: int, seen: Any, tagger: Any, room: Any) -> None:
 
     Every product has the same shape for every prompt, so that no answer depends on a prompt's neighbours.
     """
-    hidden, near = room.hidden, room.near
-    first, size = _MARGIN * WIDTH, n * WIDTH
+    by_tap = room.by_tap
+    hidden, flat, taps = room.hidden, room.hidden.reshape(-1), by_tap.reshape(TAPS, -1)
+    first = _MARGIN * WIDTH
     room.seen[1 : n + 1] = seen[:n]
     room.seen[n + 1 :] = 0
     for tap in range(3):
-        np.dot(room.seen[tap : tap + ROW_TOKENS], tagger.channel[tap], near[tap])
+        np.dot(room.seen[tap : tap + ROW_TOKENS], tagger.channel[tap], by_tap[tap])
     for k in range(n):
         own = tagger.table[now[k], 1]
         left = tagger.table[now[max(k - 1, 0)], 2]
         right = tagger.table[now[min(k + 1, n - 1)], 0]
         has_left, has_right = np.float32(k > 0), np.float32(k < n - 1)
-        at = first + k * WIDTH
+        at = k * WIDTH
         for o in range(WIDTH):
-            x = own[o] + has_left * left[o] + has_right * right[o] + near[0, k, o] + near[1, k, o] + near[2, k, o]
-            hidden[at + o] = max(x, np.float32(0))
-    hidden[first + size :] = 0
-    spread, mixed = room.spread.reshape(-1), room.mixed.reshape(-1)
-    for layer in range(len(DILATIONS)):
-        step = WIDTH << layer
-        depth, bias = tagger.depth[layer], tagger.point_bias[layer]
-        for j in range(size):
-            at = first + j
-            spread[j] = (
-                hidden[at - 2 * step] * depth[0, j]
-                + hidden[at - step] * depth[1, j]
-                + hidden[at] * depth[2, j]
-                + hidden[at + step] * depth[3, j]
-                + hidden[at + 2 * step] * depth[4, j]
+            x = (
+                own[o]
+                + has_left * left[o]
+                + has_right * right[o]
+                + taps[0, at + o]
+                + taps[1, at + o]
+                + taps[2, at + o]
             )
-        np.dot(room.spread, tagger.point[layer], room.mixed)
-        for j in range(size):
-            hidden[first + j] += max(mixed[j] + bias[j], np.float32(0))
-    np.dot(hidden[first : first + ROW_TOKENS * WIDTH].reshape(ROW_TOKENS, WIDTH), tagger.out, room.odds)
+            flat[first + at + o] = max(x, np.float32(0))
+    hidden[_MARGIN + n :] = 0
+    for layer in range(len(DILATIONS)):
+        step = 1 << layer
+        for tap in range(TAPS):
+            at = _MARGIN + (tap - TAPS // 2) * step
+            np.dot(hidden[at : at + ROW_TOKENS], tagger.later[layer, tap], by_tap[tap])
+        bias = tagger.later_bias[layer]
+        for j in range(n * WIDTH):
+            x = taps[0, j] + taps[1, j] + taps[2, j] + taps[3, j] + taps[4, j] + bias[j]
+            flat[first + j] += max(x, np.float32(0))
+    np.dot(hidden[_MARGIN : _MARGIN + ROW_TOKENS], tagger.out, room.odds)
     for k in range(n):
         room.odds[k, 0] += tagger.out_bias[0]
 

@@ -11,7 +11,7 @@ import numpy as np
 import tiktoken
 from numpy.typing import NDArray
 
-SIZE = 20_480
+SIZE = 40_960
 # A piece is a word part with its blank: capitals open a new one, so `camelCase` and `GLUEDfragments` come apart.
 PATTERN = r" ?[\p{Lu}\p{Lt}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+| ?[\p{Lu}\p{Lt}]+| ?\p{N}{1,3}| ?[^\s\p{L}\p{M}\p{N}]+| "
 END_CHARS = 320  # of an end that is read: more than its tokens in all but very long words

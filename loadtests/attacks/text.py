@@ -72,7 +72,7 @@ class Material:
         self._pools = {}
         for power in (1.0, 0.7, 0.4):
             for without in (0, _COMMON):
-                kept = ranked[without:]
+                kept = ranked[without:] or ranked  # of so few tokens none is common
                 self._pools[power, without] = (
                     [token for token, _ in kept],
                     list(accumulate(count**power for _, count in kept)),

@@ -53,7 +53,7 @@ def test_figures_by_family_and_detector() -> None:
     assert by_a["by_detector"]["a"] == {"flagged": 2, "recall": {"0.001": 1 / 3, "0.01": 2 / 3}}
     assert by_a["by_detector"]["b"] == {"flagged": 0, "recall": {"0.001": 0.0, "0.01": 0.0}}
     assert by_b["by_detector"]["b"]["recall"] == {"0.001": 0.0, "0.01": 0.5}
-    # Together each detector has spent its share of the false positives: five ends of each are the top one in a hundred.
+    # Together each detector has spent its share of the false positives.
     assert by_a["recall"] == {"0.001": 1 / 3, "0.01": 2 / 3}
     assert by_b["recall"] == {"0.001": 0.0, "0.01": 0.5}
 

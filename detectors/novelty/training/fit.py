@@ -22,7 +22,7 @@ from detectors.novelty.trees import Trees, from_lightgbm
 Families = Callable[[Sequence[str]], Mapping[str, Attack]]
 
 # Bytes of the tables of pairs, triples and skip pairs: with the rest at most 10 MB on disk.
-TABLES = (2_600_000, 4_400_000, 1_300_000)
+TABLES = (3_700_000, 2_900_000, 1_000_000)
 _TOKEN_CHARS = 40_000_000  # of text that the vocabulary is learned from
 _INTEGERS, _REALS = np.zeros(0, np.int32), np.zeros(0, np.float32)
 _NO_TREES = Trees(_INTEGERS, np.zeros(0, np.int16), _REALS, _INTEGERS, _INTEGERS, _REALS)

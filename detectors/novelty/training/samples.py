@@ -17,6 +17,7 @@ Attack: TypeAlias = Callable[[random.Random, str, End], str]
 
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=\S)|\n+")
 _WORD = re.compile(r"[^\W\d_]{3,12}")
+_CODE = ("python", "library", "other_code")
 _LETTERS = string.ascii_letters + string.digits
 # How much of the training carriers each kind of text gives, where there is any of it.
 _WEIGHTS = {"own": 30, "prompts": 12, "bigbench": 26, "quotes": 6, "facts": 3, "chat": 2, "dict": 3,
@@ -73,6 +74,7 @@ class Carriers:
             for kind, groups in pools.items()
         }
         self._kinds = sorted(pools)
+        self._code = [kind for kind in _CODE if kind in pools]
         self._weights = [_WEIGHTS.get(kind, 4) for kind in self._kinds]
         sample = [rng.choice(documents).text[:600] for _ in range(4000)] if documents else []
         self.words = sorted({word for text in sample for word in _WORD.findall(text)}) or ["word"]
@@ -97,6 +99,16 @@ class Carriers:
             if len(passage) > 12 and sum(c.isalnum() for c in passage) > 0.3 * len(passage):
                 return passage
         return text[:300].strip()
+
+    def code(self) -> str:
+        """Some lines of a program; a passage of any kind where there is no program."""
+        rng = self._rng
+        if not self._code:
+            return self.passage()
+        groups, weights = self._pools[rng.choice(self._code)]
+        lines = rng.choice(rng.choices(groups, weights)[0]).split("\n")
+        at = rng.randrange(max(1, len(lines) - 3))
+        return "\n".join(lines[at : at + rng.randint(1, 12)])[:600]
 
     def _cut(self, text: str, length: int) -> str:
         rng = self._rng
@@ -222,8 +234,12 @@ def benign(rng: random.Random, carriers: Carriers) -> str:
     """A benign prompt: mostly a natural passage; else two of them, an odd piece, or a rough way of writing."""
     kind, text = rng.random(), carriers.passage()
     between = rng.choice(("\n\n", "\n", " ", " ", ": "))
-    if kind < 0.52:
+    if kind < 0.46:
         pass
+    elif kind < 0.52:
+        code = carriers.code()
+        fence = rng.choice(("", "", f"```{rng.choice(('', 'python', 'js'))}\n"))
+        text = rng.choice((rng.choice(_OPENINGS), text[:300])) + between + fence + code + ("\n```" if fence else "")
     elif kind < 0.60:
         opening = rng.choice((rng.choice(_OPENINGS), carriers.passage()[: rng.choice((80, 200, 400))]))
         text = opening + between + text

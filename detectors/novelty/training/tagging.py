@@ -57,11 +57,9 @@ def _network(size: int, made: NDArray[np.float32]) -> Any:
             nn.init.normal_(self.embedding.weight, 0, 0.1)
             self.made = torch.tensor(made)
             self.first = nn.Conv1d(EMBEDDING + CLASSES + CHANNELS, WIDTH, 3, padding=1)
-            self.depth = nn.ModuleList(
-                nn.Conv1d(WIDTH, WIDTH, TAPS, padding=TAPS // 2 * d, dilation=d, groups=WIDTH, bias=False)
-                for d in DILATIONS
+            self.later = nn.ModuleList(
+                nn.Conv1d(WIDTH, WIDTH, TAPS, padding=TAPS // 2 * d, dilation=d) for d in DILATIONS
             )
-            self.point = nn.ModuleList(nn.Conv1d(WIDTH, WIDTH, 1) for _ in DILATIONS)
             self.last = nn.Conv1d(WIDTH, 1, 1)
             self.whole = nn.Parameter(torch.tensor([0.3, 0.0]))
 
@@ -69,8 +67,8 @@ def _network(size: int, made: NDArray[np.float32]) -> Any:
             known = self.embedding(rows) * hide[..., None]
             x = torch.cat([known, self.made[rows], seen], -1).transpose(1, 2) * real[:, None]
             x = torch.relu(self.first(x)) * real[:, None]
-            for depth, point in zip(self.depth, self.point, strict=True):
-                x = (x + torch.relu(point(depth(x)))) * real[:, None]
+            for layer in self.later:
+                x = (x + torch.relu(layer(x))) * real[:, None]
             return self.last(x)[:, 0]
 
         def prompt(self, odds: Any, real: Any, lengths: Any) -> Any:
@@ -102,9 +100,8 @@ def _weights(network: Any) -> Weights:
         token=np.ascontiguousarray(first[::-1, : EMBEDDING + CLASSES]),
         channel=np.ascontiguousarray(first[:, EMBEDDING + CLASSES :]),
         bias=array(network.first.bias),
-        depth=np.stack([array(layer.weight[:, 0].T) for layer in network.depth]),
-        point=np.stack([array(layer.weight[:, :, 0].T) for layer in network.point]),
-        point_bias=np.stack([array(layer.bias) for layer in network.point]),
+        later=np.stack([array(layer.weight.permute(2, 1, 0)) for layer in network.later]),
+        later_bias=np.stack([array(layer.bias) for layer in network.later]),
         out=array(network.last.weight[0, :, 0]),
         out_bias=array(network.last.bias),
     )
