@@ -13,7 +13,7 @@ from detectors.joins import Entry, Joins, Key
 from detectors.kinds import KINDS, fingerprint, labels_for
 from detectors.panel import PromptPanel, add_answer
 from detectors.processor import Output, Record
-from schemas.checkpoints import Marker
+from schemas.checkpoints import Marker, check_format
 from schemas.codec import InvalidRecord, dead_letter_headers, decode_event, encode, stable_id
 from schemas.events import AnyEvent, Outcome, Request, Route, without_text
 from schemas.topics import DEADLETTERS, FINDINGS, VERDICTS
@@ -318,6 +318,7 @@ class Judge:
         """See `Processor.load`."""
         if key == MARKER_KEY and value is not None:
             marker = msgspec.msgpack.decode(value, type=Marker)
+            check_format(marker)
             self.offset, self.time_ms, self.counters = marker.offset, marker.time_ms, Counter(marker.counters)
         elif not self._joins.load(key, value):
             name, _, rest = key.decode().removeprefix("d/").partition("/")

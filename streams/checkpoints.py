@@ -12,10 +12,22 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from detectors.processor import Processor
+from detectors.processor import Processor, Record
 
 TRANSACTION_TIMEOUT_MS = 15_000
 CLOSE_SECONDS = 3.0
+
+
+class CheckpointUnreadable(RuntimeError):
+    """A record of the log is not one that this release can load; the message names its place."""
+
+
+def _load(processor: Processor, record: Record) -> None:
+    try:
+        processor.load(record.key or b"", record.value)
+    except Exception as error:
+        place = f"{record.topic}[{record.partition}] offset {record.offset}"
+        raise CheckpointUnreadable(f"checkpoint record at {place} cannot be loaded: {error!r}") from error
 
 
 class Checkpoints:
@@ -38,7 +50,11 @@ class Checkpoints:
         await self._producer.start()
 
     async def load(self, processor: Processor) -> int:
-        """Read the committed log into an empty processor; how many records there were."""
+        """Read the committed log into an empty processor; how many records there were.
+
+        Raises:
+            CheckpointUnreadable: a newer release wrote it, or something that is no lane.
+        """
         reader = AIOKafkaConsumer(
             **self._connection,
             isolation_level="read_committed",
@@ -57,7 +73,7 @@ class Checkpoints:
             while await reader.position(self._at) < end:
                 for records in (await reader.getmany(timeout_ms=100)).values():
                     for record in records:
-                        processor.load(record.key, record.value)
+                        _load(processor, record)
                     count += len(records)
         finally:
             await reader.stop()

@@ -337,6 +337,7 @@ class Lane(Service):
     def _assign(self, partitions: Iterable[int]) -> None:
         """Called inside the rebalance, when no heartbeats are sent: only start what takes time."""
         partitions = list(partitions)
+        self._parked = {partition: self._parked[partition] for partition in partitions if partition in self._parked}
         self._consumer.pause(*(TopicPartition(self._source, partition) for partition in partitions))
         for partition in partitions:
             owned = self.owned[partition] = Owned(
@@ -353,9 +354,10 @@ class Lane(Service):
             await owned.checkpoints.fence()
             state, end = self._parked.pop(owned.partition, (None, -1))
             if state is not None and end == await self._log_end(owned.partition):
-                owned.processor = state  # nobody wrote since it was left: no need to read it again
+                owned.processor = state  # nobody wrote since: no need to read it again
+                origin = "as it was left"
             else:
-                await owned.checkpoints.load(owned.processor)
+                origin = f"{await owned.checkpoints.load(owned.processor)} records loaded"
             owned.counted = dict(owned.processor.counters)
             if owned.closed:
                 return
@@ -366,7 +368,7 @@ class Lane(Service):
             owned.checkpointed_offset = owned.read_to = owned.processor.offset
             owned.checkpointed_at = owned.active_at = now
             owned.ready = True
-            log.info("lane %s resumes %s[%d] at %d", self.spec.name, *at, owned.processor.offset)
+            log.info("lane %s resumes %s[%d] at %d, %s", self.spec.name, *at, owned.processor.offset, origin)
         except asyncio.CancelledError:
             raise
         except Exception as error:

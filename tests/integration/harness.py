@@ -20,7 +20,7 @@ from detectors.thresholds import Thresholds
 from loadtests.exactness import Exactness, check
 from loadtests.workers import Worker
 from schemas.codec import encode
-from schemas.topics import EVENTS, named
+from schemas.topics import EVENTS, Topic, named
 from streams.embedded.kafka import KafkaCluster
 from streams.topics import create_topics
 from tests.factories import outcome, request, route
@@ -113,6 +113,17 @@ class Fleet:
     def worker(self, name: str, **settings: str) -> Worker:
         """A worker of the detect lane, not started."""
         return Worker(name, self._folder, {**self._settings, **settings}, ("detect",))
+
+    def produce(self, topic: Topic, value: bytes, key: bytes, partition: int) -> None:
+        """One record, by hand."""
+
+        async def send() -> None:
+            producer = AIOKafkaProducer(**self.brokers)
+            await producer.start()
+            await producer.send_and_wait(named(topic, self.suffix), value, key=key, partition=partition)
+            await producer.stop()
+
+        asyncio.run(send())
 
     def run(self, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """A program of the tests in place of a worker, to its end."""

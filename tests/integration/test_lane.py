@@ -5,7 +5,11 @@ import signal
 import time
 from pathlib import Path
 
-from loadtests.workers import Worker
+import psutil
+import pytest
+
+from loadtests.workers import Worker, WorkerFailed
+from schemas.topics import CHECKPOINTS, named
 from streams.embedded.kafka import KafkaCluster
 from tests.integration.harness import Fleet, assert_exact
 
@@ -39,6 +43,26 @@ def test_a_failure_in_the_middle_of_a_batch_ends_the_worker_without_a_checkpoint
     with fleet.worker("w1"):
         found = fleet.exactness()
     assert_exact(found, traffic.requests)
+
+
+def test_a_checkpoint_that_cannot_be_read_ends_the_worker_and_says_where(
+    kafka: KafkaCluster, run_id: str, tmp_path: Path
+) -> None:
+    """Nothing is judged with half a state; in the rebalance listener an exception would only be logged."""
+    fleet = Fleet(kafka, run_id, tmp_path)
+    fleet.produce(CHECKPOINTS, b"\xc1 no marker", key=b"marker", partition=2)
+    worker = fleet.worker("w1").start()
+    with contextlib.closing(_Killed(worker)), pytest.raises(WorkerFailed, match="ended with 1"):
+        worker.await_ready()
+    assert f"{named(CHECKPOINTS, run_id)}[2] offset 0 cannot be loaded" in worker.log.read_text()
+
+
+def test_a_worker_listens_at_no_port_but_its_own(kafka: KafkaCluster, run_id: str, tmp_path: Path) -> None:
+    """Faust would open 6066 to the world, and a second worker on the machine would die of it."""
+    fleet = Fleet(kafka, run_id, tmp_path)
+    with fleet.worker("w1") as worker:
+        listening = [c.laddr for c in psutil.Process(worker.pid).net_connections() if c.status == "LISTEN"]
+    assert [address.ip for address in listening] == ["127.0.0.1"]
 
 
 def test_of_two_processes_with_one_instance_id_one_ends(kafka: KafkaCluster, run_id: str, tmp_path: Path) -> None:
@@ -75,6 +99,7 @@ def test_workers_come_and_go_while_traffic_flows(cluster: KafkaCluster, run_id: 
                 traffic.wait_for(traffic.requests + 300)
         found = fleet.exactness()
     assert_exact(found, traffic.requests)
+    assert "as it was left" in first.log.read_text(), "state that nobody else wrote need not be read again"
 
 
 def test_a_broker_is_gone_for_a_while(cluster: KafkaCluster, run_id: str, tmp_path: Path) -> None:
