@@ -20,7 +20,7 @@ from detectors.kinds import KINDS, Kind, fingerprint
 from detectors.processor import Output, Record
 from detectors.recent import RecentIds
 from schemas.alerts import Alert
-from schemas.checkpoints import Marker
+from schemas.checkpoints import Marker, check_format
 from schemas.codec import TICK_TYPE, InvalidRecord, dead_letter_headers, decode, encode, stable_id
 from schemas.topics import ALERTS, DEADLETTERS
 from schemas.verdicts import Finding
@@ -267,6 +267,7 @@ class Alerting:
             if key != MARKER_KEY:
                 raise ValueError("a state record that is none of the alerting's")
             marker = _decode_marker(value)
+            check_format(marker)
             self.offset, self.time_ms = marker.offset, marker.time_ms
             self.counters = Counter(marker.counters)
 
