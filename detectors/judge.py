@@ -4,10 +4,12 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import accumulate
 from typing import Literal
 
 import msgspec
 
+from detectors.budget import Budget, Grant
 from detectors.contract import Case, PromptFacts, StreamDetector
 from detectors.joins import Entry, Joins, Key
 from detectors.kinds import KINDS, fingerprint, labels_for
@@ -22,6 +24,7 @@ from schemas.verdicts import Finding, Reason, UnjudgedReason, Verdict
 log = logging.getLogger(__name__)
 
 MARKER_KEY = b"marker"
+BUDGET_KEY = b"budget"
 MOST_EARLY_OUTCOMES = 8  # held for a request whose verdict is not given yet
 
 
@@ -32,6 +35,7 @@ class JudgeLimits(msgspec.Struct, frozen=True):
     outcome_ttl_ms: int = 300_000
     most_waiting: int = 100_000
     most_settled: int = 200_000
+    transformer_per_second: float = 0.0  # of stream time
 
 
 class Judge:
@@ -48,6 +52,7 @@ class Judge:
         self._limits = limits
         self._partition = partition
         self._joins = Joins()
+        self._budget = Budget(limits.transformer_per_second)
         self._out: list[Output] = []
 
     # --- the log, in order
@@ -58,7 +63,7 @@ class Judge:
         events = [self._decode(record) for record in records]
         # The text of the whole batch goes through native code at once; all that has state goes one by one.
         requests = [event for event in events if isinstance(event, Request)]
-        facts = iter(self._panel.facts(requests))
+        facts = iter(self._panel.facts(requests, self._grant(records, events)))
         for record, event in zip(records, events, strict=True):
             self.offset = record.offset + 1
             self.time_ms = max(self.time_ms, record.timestamp)
@@ -73,6 +78,12 @@ class Judge:
                 self._dead_letter(event, record, "decode")
         out, self._out = self._out, []
         return out
+
+    def _grant(self, records: Sequence[Record], events: Sequence[AnyEvent | InvalidRecord | None]) -> Grant:
+        """The second stage's budget at the stream time of each request."""
+        times = list(accumulate((record.timestamp for record in records), max, initial=self.time_ms))[1:]
+        asked = [time for time, event in zip(times, events, strict=True) if isinstance(event, Request)]
+        return lambda i: self._budget.take(asked[i])
 
     def _decode(self, record: Record) -> AnyEvent | InvalidRecord | None:
         try:
@@ -306,7 +317,7 @@ class Judge:
         for detector in self._detectors:
             prefix = f"d/{detector.name}/"
             changes += [((prefix + key).encode(), value) for key, value in detector.changes()]
-        changes.append((MARKER_KEY, self._marker()))
+        changes += [(BUDGET_KEY, self._budget.pack()), (MARKER_KEY, self._marker())]
         return changes
 
     def _marker(self) -> bytes:
@@ -320,6 +331,8 @@ class Judge:
             marker = msgspec.msgpack.decode(value, type=Marker)
             check_format(marker)
             self.offset, self.time_ms, self.counters = marker.offset, marker.time_ms, Counter(marker.counters)
+        elif key == BUDGET_KEY and value is not None:
+            self._budget.load(value)
         elif not self._joins.load(key, value):
             name, _, rest = key.decode().removeprefix("d/").partition("/")
             for detector in self._detectors:
@@ -335,7 +348,7 @@ class Judge:
         state = dict(self._joins.snapshot())
         for detector in self._detectors:
             state |= {f"d/{detector.name}/{key}".encode(): value for key, value in detector.snapshot().items()}
-        return state | {MARKER_KEY: self._marker()}
+        return state | {BUDGET_KEY: self._budget.pack(), MARKER_KEY: self._marker()}
 
 
 def _when(time_ms: int) -> datetime:

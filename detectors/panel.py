@@ -6,12 +6,14 @@ from typing import Protocol
 
 import numpy as np
 
+from detectors.budget import Grant
 from detectors.catalogue import Catalogue, shipped
 from detectors.contract import Answer, PromptDetector, PromptFacts
 from detectors.embedding import static_embedding
-from detectors.text import read_prompts
+from detectors.text import PromptBatch, read_prompts
 from detectors.thresholds import Thresholds
 from detectors.triggers.detector import TriggerDetector
+from detectors.triggers.transformer import SecondStage
 from schemas.events import Request
 from schemas.verdicts import Reason
 
@@ -27,6 +29,9 @@ class CatalogueDetector(PromptDetector, Protocol):
 
     def swap(self, catalogue: Catalogue) -> None:
         """Use another one from the next batch on."""
+
+    def score_batch(self, prompts: PromptBatch, grant: Grant | None = None) -> list[Answer]:
+        """See `PromptDetector`; `grant`: which prompts may go to a dear second stage."""
 
 
 class PromptPanel:
@@ -50,8 +55,8 @@ class PromptPanel:
         """Use another catalogue from the next batch on; builds its index in the calling thread."""
         self._triggers.swap(catalogue)
 
-    def facts(self, requests: Sequence[Request]) -> list[PromptFacts]:
-        """Judge prompts in one batch; the facts of one do not depend on the others."""
+    def facts(self, requests: Sequence[Request], grant: Grant | None = None) -> list[PromptFacts]:
+        """Judge prompts in one batch; the facts of one depend on others only through `grant`, asked in order."""
         if not requests:
             return []
         batch = read_prompts(requests)
@@ -63,7 +68,10 @@ class PromptPanel:
         ]
         for detector in self.detectors:
             try:
-                answers = detector.score_batch(batch)
+                if detector is self._triggers:
+                    answers = self._triggers.score_batch(batch, grant)
+                else:
+                    answers = detector.score_batch(batch)
             except Exception:  # one prompt must not cost its neighbours their verdicts
                 log.exception("prompt detector %s failed on a batch of %d", detector.name, len(requests))
                 answers = self._one_by_one(detector, requests, facts)
@@ -84,9 +92,11 @@ class PromptPanel:
         return answers
 
 
-def build_panel(thresholds: Thresholds, catalogue: Catalogue | None = None) -> PromptPanel:
+def build_panel(
+    thresholds: Thresholds, catalogue: Catalogue | None = None, second_stage: SecondStage | None = None
+) -> PromptPanel:
     """The shipped prompt detectors, on a catalogue (default: the shipped one)."""
-    triggers = TriggerDetector(thresholds, catalogue if catalogue is not None else shipped())
+    triggers = TriggerDetector(thresholds, catalogue if catalogue is not None else shipped(), second_stage)
     return PromptPanel(triggers, (), thresholds)
 
 

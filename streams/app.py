@@ -9,6 +9,8 @@ from mode import Service
 
 from detectors.panel import build_panel
 from detectors.thresholds import Thresholds
+from detectors.training import sentence_transformer_path
+from detectors.triggers.transformer import Transformer
 from streams import web
 from streams.control import Control
 from streams.health import Health
@@ -61,7 +63,7 @@ def build(settings: Settings, roles: Collection[Role]) -> faust.App:
         worker_redirect_stdouts=False,
     )
     health = Health(expected=("catalogue", *roles))
-    panel = build_panel(Thresholds())
+    panel = build_panel(Thresholds(), second_stage=_transformer(settings))
     services: list[Service] = [Probes(settings.web, health), Control(app, brokers, health, panel, suffix)]
     if "detect" in roles:
         services.append(Lane(app, detect.spec(settings, panel), brokers, health, suffix))
@@ -74,6 +76,13 @@ def build(settings: Settings, roles: Collection[Role]) -> faust.App:
     for service in services:
         app.service(service)
     return app
+
+
+def _transformer(settings: Settings) -> Transformer | None:
+    """The second stage, where the settings give it a budget: torch is imported then, and only then."""
+    if not settings.detect.transformer_per_second:
+        return None
+    return Transformer(sentence_transformer_path())
 
 
 def _credentials(brokers: Mapping[str, Any]) -> Any:

@@ -1,11 +1,11 @@
 """The detector of known triggers: lexical match, then semantic, over a catalogue that is swapped under use."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.budget import Grant
 from detectors.catalogue import Catalogue
 from detectors.contract import Answer
 from detectors.embedding import StaticEmbedding, static_embedding
@@ -82,8 +82,8 @@ class TriggerDetector:
         """Use another catalogue from the next batch on. Builds in the calling thread (0.4 s for 10,000 entries)."""
         self._indexes = _build(catalogue, self._embedding)
 
-    def score_batch(self, prompts: PromptBatch) -> list[Answer]:
-        """One answer a prompt; None where the event carries no text."""
+    def score_batch(self, prompts: PromptBatch, grant: Grant | None = None) -> list[Answer]:
+        """One answer a prompt; None where the event carries no text. `grant`: which may go to the second stage."""
         indexes = self._indexes  # one reference for the whole batch, whatever `swap` does meanwhile
         least_share = self._thresholds["triggers.share"]
         lexical = indexes.lexical.match(prompts.tokens, prompts.lengths, least_share)
@@ -96,7 +96,7 @@ class TriggerDetector:
             trigger = indexes.lexical_triggers[lexical.entry[i]]
             answers[i] = self._lexical_reason(prompts, i, lexical, trigger, limit)
         if len(indexes.semantic):
-            self._match_meaning(prompts, indexes, answers)
+            self._match_meaning(prompts, indexes, answers, grant)
         return answers
 
     def _lexical_reason(
@@ -122,21 +122,27 @@ class TriggerDetector:
             note=f"{matches.share[i]:.0%} of the trigger's information within {end - begin} tokens",
         )
 
-    def _match_meaning(self, prompts: PromptBatch, indexes: _Indexes, answers: list[Answer]) -> None:
+    def _match_meaning(
+        self, prompts: PromptBatch, indexes: _Indexes, answers: list[Answer], grant: Grant | None
+    ) -> None:
         """Replace answers that the lexical matcher did not flag where a stretch means what an entry means."""
         matches = indexes.semantic.match(prompts)
         limit = self._thresholds["triggers.cosine"]
-        reasons: dict[int, Reason] = {}
+        granted: list[Reason] = []
         pairs: list[tuple[str, str]] = []
         for i in np.flatnonzero(matches.cosine >= limit - NEAR_COSINE).tolist():
             if not (isinstance(answer := answers[i], Reason) and answer.flagged):
                 trigger = indexes.semantic_triggers[matches.entry[i]]
-                reasons[i] = self._semantic_reason(prompts, i, matches, trigger, limit)
-                pairs.append((_spanned(prompts, i, reasons[i].span), trigger.text))
+                answers[i] = reason = self._semantic_reason(prompts, i, matches, trigger, limit)
+                if self._second_stage is None or grant is None:
+                    continue
+                if grant(i):
+                    granted.append(reason)
+                    pairs.append((_spanned(prompts, i, reason.span), trigger.text))
+                else:
+                    reason.note += "; the transformer's budget is spent"
         if self._second_stage is not None and pairs:
-            self._ask_transformer(self._second_stage.cosines(pairs), list(reasons.values()))
-        for i, reason in reasons.items():
-            answers[i] = reason
+            self._take_second_opinion(self._second_stage.cosines(pairs), granted)
 
     def _semantic_reason(
         self, prompts: PromptBatch, i: int, matches: SemanticMatches, trigger: Trigger, limit: float
@@ -160,11 +166,8 @@ class TriggerDetector:
             note=f"a stretch of {matches.end[i] - matches.begin[i]} tokens means what the trigger means",
         )
 
-    def _ask_transformer(self, cosines: NDArray[np.float32], reasons: list[Reason]) -> None:
+    def _take_second_opinion(self, cosines: NDArray[np.float32], reasons: list[Reason]) -> None:
         limit = self._thresholds["triggers.transformer_cosine"]
         for cosine, reason in zip(cosines.tolist(), reasons, strict=True):
-            if math.isnan(cosine):
-                reason.note += "; the transformer's budget is spent"
-            else:
-                reason.stage = "transformer"
-                reason.score, reason.threshold, reason.flagged = cosine, limit, cosine > limit
+            reason.stage = "transformer"
+            reason.score, reason.threshold, reason.flagged = cosine, limit, cosine > limit

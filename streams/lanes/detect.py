@@ -14,6 +14,7 @@ def spec(settings: Settings, panel: PromptPanel) -> LaneSpec:
     limits = JudgeLimits(
         join_grace_ms=round(detect.join_grace_seconds * 1000),
         outcome_ttl_ms=round(detect.outcome_ttl_seconds * 1000),
+        transformer_per_second=detect.transformer_per_second,
     )
 
     def make(partition: int) -> Judge:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from detectors.budget import Grant
 from detectors.catalogue import Catalogue
 from detectors.contract import Answer, Case
 from detectors.judge import Judge, JudgeLimits
@@ -33,7 +34,7 @@ class Words:
     def swap(self, catalogue: Catalogue) -> None:
         self.catalogue = catalogue
 
-    def score_batch(self, prompts: PromptBatch) -> list[Answer]:
+    def score_batch(self, prompts: PromptBatch, grant: Grant | None = None) -> list[Answer]:
         return [
             self._score(text) if readable else None
             for text, readable in zip(prompts.heads, prompts.readable, strict=True)

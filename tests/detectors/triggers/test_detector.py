@@ -142,18 +142,28 @@ class Judge:
 
 
 @pytest.mark.parametrize(
-    ("cosine", "stage", "flagged"),
-    [(0.9, "transformer", True), (0.2, "transformer", False), (np.nan, "static", True)],
+    ("cosine", "granted", "stage", "flagged"),
+    [(0.9, True, "transformer", True), (0.2, True, "transformer", False), (0.2, False, "static", True)],
 )
-def test_the_second_stage_decides_while_its_budget_lasts(cosine: float, stage: str, flagged: bool) -> None:
+def test_the_second_stage_decides_while_its_budget_lasts(
+    cosine: float, granted: bool, stage: str, flagged: bool
+) -> None:
     judge = Judge(cosine)
     detector = TriggerDetector(Thresholds(), catalogue(trigger("p", PHRASE, kind="semantic")), judge)
-    reason = only(detector, f"{PHRASE} {PROMPTS[3]}")
+    asked: list[int] = []
+
+    def grant(i: int) -> bool:
+        asked.append(i)
+        return granted
+
+    answers = detector.score_batch(read_texts([PROMPTS[0], f"{PHRASE} {PROMPTS[3]}"]), grant)
+    reason = answers[1]
+    assert isinstance(reason, Reason)
     assert (reason.stage, reason.flagged) == (stage, flagged)
-    assert judge.asked[0][1] == PHRASE
-    assert ("budget" in reason.note) == bool(np.isnan(cosine))
-    assert detector.score_batch(read_texts(PROMPTS)) == [0.0] * len(PROMPTS)
-    assert len(judge.asked) == 1
+    assert judge.asked == ([(judge.asked[0][0], PHRASE)] if granted else [])
+    assert ("budget" in reason.note) != granted
+    assert detector.score_batch(read_texts(PROMPTS), grant) == [0.0] * len(PROMPTS)
+    assert asked == [1], "only what is near costs budget"
 
 
 def test_a_swap_under_use_never_mixes_two_catalogues(gibberish: str) -> None:
