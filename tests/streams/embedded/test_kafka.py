@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -37,9 +38,23 @@ def processes_of(folder: Path) -> list[psutil.Process]:
 
 
 def all_end(processes: list[psutil.Process]) -> bool:
-    """Whether they are gone within 20 s: the watching shell needs a moment after Java."""
-    _, alive = psutil.wait_procs(processes, timeout=20)
-    return all(process.status() == psutil.STATUS_ZOMBIE for process in alive)
+    """Whether they are gone within 20 s: the watching shell needs a moment after Java.
+
+    Where nobody reaps orphans (a container's first process) what has ended stays a zombie: gone as well.
+    """
+    deadline = time.monotonic() + 20
+    while any(alive(process) for process in processes):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 async def create(bootstrap: str, topic: str, replication: int, **config: str) -> None:
