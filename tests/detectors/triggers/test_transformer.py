@@ -15,5 +15,5 @@ def test_it_tells_meaning_apart() -> None:
     ]
     same, alike, other = transformer.cosines(pairs).tolist()
     assert same > 0.999
-    assert same > alike > 0.5 > other
+    assert same > alike > 0.4 > other
     assert transformer.cosines(pairs[1:2]).tolist() == [alike], "a cosine does not depend on its neighbours"
