@@ -44,13 +44,15 @@ _TABLE = _Table()
 # Digits and signs inside a word stand for letters ("th3 qu1ck"); a third of the word must be letters.
 _LEET = str.maketrans("013457@$", "oieastas")
 _LEET_SIGN = re.compile(r"[013457@$](?:(?=[a-z])|(?<=[a-z].))")  # a cheap test: most prompts have none
-_LEET_WORD = re.compile(r"[a-z0-9@$]*(?:[a-z][013457@$]|[013457@$][a-z])[a-z0-9@$]*")
+_LEET_WORD = re.compile(r"(?<![a-z0-9@$])[a-z]*+[0-9@$][a-z0-9@$]*+")
 
 
 def _unleet(word: re.Match[str]) -> str:
     text = word.group()
-    letters = sum(map(str.isalpha, text))
-    return text.translate(_LEET) if 3 * letters >= len(text) else text
+    # The test again: whether a word is changed must not depend on the rest of the text.
+    if 3 * sum(map(str.isalpha, text)) >= len(text) and _LEET_SIGN.search(text):
+        return text.translate(_LEET)
+    return text
 
 
 def fold(text: str) -> str:

@@ -89,21 +89,24 @@ def _cut_request(request: Request) -> _Cut | None:
 def _rows(pieces: Sequence[tuple[str, ...]]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Token rows of prompts given as no, one or two pieces each."""
     flat, offsets = vocabulary().encode([fold(piece) for prompt in pieces for piece in prompt])
-    counts = np.array([len(prompt) for prompt in pieces], np.int64)
-    first = np.cumsum(counts) - counts  # index of a prompt's first piece
-    begin, end = offsets[first], offsets[first + counts]
-    head_end = np.where(counts == 2, offsets[np.minimum(first + 1, len(offsets) - 1)], end)
-    whole = (end - begin <= ROW_TOKENS) & (counts < 2)
-    head = np.where(whole, end - begin, np.minimum(head_end - begin, END_TOKENS))
-    tail_begin = np.where(counts == 2, head_end, begin + head)
-    tail = np.where(whole, 0, np.minimum(end - tail_begin, END_TOKENS))
-    lengths = head + tail
-    column = np.arange(ROW_TOKENS)
-    source = np.where(column < head[:, None], begin[:, None] + column, (end - lengths)[:, None] + column)
-    valid = column < lengths[:, None]
-    tokens = np.full(valid.shape, -1, np.int32)
-    tokens[valid] = flat[source[valid]]
-    return tokens, lengths.astype(np.int32)
+    bounds = offsets.tolist()
+    tokens = np.full((len(pieces), ROW_TOKENS), -1, np.int32)
+    lengths = np.zeros(len(pieces), np.int32)
+    piece = 0
+    for i, prompt in enumerate(pieces):
+        begin, middle, end = bounds[piece], bounds[piece + len(prompt) // 2], bounds[piece + len(prompt)]
+        if len(prompt) < 2 and end - begin <= ROW_TOKENS:
+            tokens[i, : end - begin] = flat[begin:end]
+            lengths[i] = end - begin
+        else:
+            head_end = min(begin + END_TOKENS, middle if len(prompt) == 2 else end)
+            tail_begin = max(end - END_TOKENS, middle)
+            head, size = head_end - begin, head_end - begin + end - tail_begin
+            tokens[i, :head] = flat[begin:head_end]
+            tokens[i, head:size] = flat[tail_begin:end]
+            lengths[i] = size
+        piece += len(prompt)
+    return tokens, lengths
 
 
 def _batch(cuts: Sequence[_Cut | None]) -> PromptBatch:

@@ -9,13 +9,16 @@ DEFAULTS: Mapping[str, float] = MappingProxyType(
         "coverage.guardrail_gap": 0.2,
         "coverage.unjudged_share": 0.05,
         "coverage.unsafe_share": 0.02,
+        "difficulty.caller_share": 0.9,
+        "difficulty.contradiction_steps": 2.0,
+        "difficulty.spoofed": 3.5,
         "spend.fleet": 12.0,
         "spend.floor_usd_per_hour": 0.1,
         "spend.price": 25.0,
         "spend.rate": 4.0,
         "spend.tier_odds": 12.5,
         "triggers.bits": 22.0,  # at 1,000 entries (triggers/lexical.py, flag_bits)
-        "triggers.cosine": 0.95,
+        "triggers.cosine": 0.75,
         "triggers.share": 0.5,
         "triggers.transformer_cosine": 0.75,
     }

@@ -35,7 +35,7 @@ def _train(texts: list[str]) -> list[bytes]:
         ]
     )
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary.SIZE - 2,  # two are the separator's merges
+        vocab_size=vocabulary.SIZE - 1,  # one is the separator
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         min_frequency=2,
         show_progress=False,
@@ -51,7 +51,7 @@ def fit_vocabulary(path: Path, seed: int = 0) -> dict[str, int]:
     passages = [(kind, fold(text)) for kind, text in natural_texts(seed)]
     random.Random(seed).shuffle(passages)
     tokens = _train([text for _, text in passages])
-    encoding, _ = vocabulary.encoder(tokens)
+    encoding = vocabulary.encoder(tokens)
     counts = np.zeros(len(tokens), np.float64)
     by_kind: Counter[str] = Counter()
     for kind, text in passages:
@@ -118,7 +118,7 @@ def distil_embedding(path: Path, seed: int = 0) -> float:
     share = probability * weights
     # What every text has in common says nothing: centre on the average of running text.
     table = (raw - share @ raw / share.sum()) * weights[:, None]
-    table[known.separator] = 0
+    table[vocabulary.SEPARATOR_TOKEN] = 0
 
     stretches = _stretches(seed, each=3_000)
     random.Random(seed).shuffle(stretches)

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from detectors.folding import SEPARATOR
 
 ARTEFACT = Path(__file__).with_name("artefacts") / "vocabulary.npz"
-SIZE = 32_768
+SIZE = 32_767  # the separator among them
+SEPARATOR_TOKEN = SIZE - 1
 # White space is in none of the pieces: a text has the same tokens with and without a space before it.
 PATTERN = r"\p{L}+|\p{N}{1,3}|[^\s\p{L}\p{N}]"
 
@@ -28,7 +29,6 @@ class Vocabulary:
     """An encoder and, for each token, its information in bits, 0..14: max(0, min(18, -log2 p) - 4)."""
 
     encoding: tiktoken.Encoding
-    separator: int  # the token of `folding.SEPARATOR`
     bits: NDArray[np.float32]  # (SIZE,)
 
     def encode(self, folded: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
@@ -38,8 +38,9 @@ class Vocabulary:
         offsets (n + 1,) at which each text begins.
         """
         joined = "".join([text + SEPARATOR for text in folded])
-        flat = self.encoding.encode_to_numpy(joined, disallowed_special=()).astype(np.int32)
-        separates = flat == self.separator
+        encoded = self.encoding.encode_to_numpy(joined, allowed_special={SEPARATOR}, disallowed_special=())
+        flat = encoded.astype(np.int32)
+        separates = flat == SEPARATOR_TOKEN
         keep = separates.copy()
         keep[:1] = True
         keep[1:] |= flat[1:] != flat[:-1]
@@ -50,20 +51,12 @@ class Vocabulary:
         return flat[~separates], offsets
 
 
-def _separator_ranks(ranks: dict[bytes, int]) -> int:
-    """Add the merges that make the separator one token; its token."""
-    code = SEPARATOR.encode()
-    for length in range(2, len(code) + 1):
-        ranks[code[:length]] = len(ranks)
-    return ranks[code]
-
-
-def encoder(tokens: list[bytes]) -> tuple[tiktoken.Encoding, int]:
-    """An encoder for tokens in order of rank, and its separator's token."""
+def encoder(tokens: list[bytes]) -> tiktoken.Encoding:
+    """An encoder for tokens in order of rank."""
     ranks = {token: rank for rank, token in enumerate(tokens)}
-    separator = _separator_ranks(ranks)
-    encoding = tiktoken.Encoding("pointsman", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={})
-    return encoding, separator
+    return tiktoken.Encoding(
+        "pointsman", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={SEPARATOR: SEPARATOR_TOKEN}
+    )
 
 
 def save(path: Path, tokens: list[bytes], probability: NDArray[np.float64]) -> None:
@@ -84,7 +77,7 @@ def vocabulary(path: Path = ARTEFACT) -> Vocabulary:
         raw, ends = stored["bytes"].tobytes(), np.cumsum(stored["lengths"], dtype=np.int64)
         stored_bits = stored["bits"]
     starts = [0, *ends[:-1].tolist()]
-    encoding, separator = encoder([raw[a:b] for a, b in zip(starts, ends.tolist(), strict=True)])
+    encoding = encoder([raw[a:b] for a, b in zip(starts, ends.tolist(), strict=True)])
     bits = np.zeros(SIZE, np.float32)
     bits[: len(stored_bits)] = stored_bits * np.float32(BITS_STEP)
-    return Vocabulary(encoding, separator, bits)
+    return Vocabulary(encoding, bits)

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from detectors.embedding import StaticEmbedding, Vectors
 from detectors.text import PromptBatch
 
+# The batches are small: OpenMP's threads would spin longer than they work. Lanes run in parallel by partitions.
+faiss.omp_set_num_threads(1)
+
 # Lengths of stretches in tokens, each about half as long again as the one before.
 LADDER = np.array([6, 9, 13, 20, 30, 45, 68, 100], np.int32)
 

@@ -1,4 +1,4 @@
-"""How well catalogued triggers are recognised, and what benign prompts cost: `python -m loadtests.evaluations.triggers`.
+"""Recognition of catalogued triggers, and false alarms: `python -m loadtests.evaluations.triggers`.
 
 Lexical: gadgets of tokens (uniform and word-like), the published suffixes of POINTSMAN_DATA among them, under each
 mutation and placement, on carriers of sources that the vocabulary has not been counted on. Semantic: the shipped

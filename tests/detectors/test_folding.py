@@ -51,3 +51,8 @@ def test_numbers_stay_numbers(text: str) -> None:
 def test_visible_text_is_no_longer_and_idempotent(text: str) -> None:
     assert len(visible(text)) <= len(text)
     assert visible(visible(text)) == visible(text)
+
+
+@given(st.lists(st.text("ab0127@$", min_size=1, max_size=6), min_size=1, max_size=6))
+def test_a_words_fold_does_not_depend_on_the_words_beside_it(words: list[str]) -> None:
+    assert fold(" ".join(words)) == " ".join(fold(word) for word in words)

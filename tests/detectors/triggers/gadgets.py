@@ -32,7 +32,7 @@ def gadget(rng: random.Random, tokens: int = 10) -> str:
     """Tokens drawn evenly from the vocabulary, with a space between them."""
     found: list[str] = []
     while len(found) < tokens:
-        text = vocabulary().encoding.decode([rng.randrange(300, SIZE - 2)])
+        text = vocabulary().encoding.decode([rng.randrange(300, SIZE - 1)])
         if text.isprintable() and "\ufffd" not in text:
             found.append(text)
     return " ".join(found)
