@@ -193,9 +193,10 @@ class PointsmanLogger(CustomLogger):
         cache_hit: bool = False,
     ) -> None:
         if call.first("route", attempt):
+            model = metadata.get("deployment") or details.get("model")  # some calls know only the group's name
             self._publish(
                 self._gateway.route(
-                    call, attempt, details.get("model"), details.get("custom_llm_provider"), metadata,
+                    call, attempt, model, details.get("custom_llm_provider"), metadata,
                     cache_hit=cache_hit, prompt_tokens=tokens_of(details.get("messages")), price=_price,
                 )
             )  # fmt: skip

@@ -144,7 +144,8 @@ def test_times_are_the_payloads() -> None:
     }
     outcome = GATEWAY.outcome(GATEWAY.call("c1", "", {}, ""), 0, payload)
     assert outcome.event_time.timestamp() == pytest.approx(NOW)
-    assert (outcome.duration_s, outcome.time_to_first_chunk_s) == (3.0, pytest.approx(1.0))
+    assert outcome.duration_s == 3.0
+    assert outcome.time_to_first_chunk_s == pytest.approx(1.0)
 
 
 def test_attempts_count_on_over_fail_overs() -> None:
