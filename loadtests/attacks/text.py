@@ -24,7 +24,7 @@ from loadtests import prompts
 End: TypeAlias = Literal["prefix", "suffix"]
 Family: TypeAlias = Callable[[random.Random, str, End], str]
 
-_COMMON = 100  # tokens so frequent that a word-like gadget leaves them out
+COMMON = 100  # tokens so frequent that a word-like gadget leaves them out
 _WORD = re.compile(r"[^\W\d_]{3,14}")
 # Published GCG suffixes (Zou et al. 2023) hang on words like these, which ask for an obedient beginning.
 _COAXING = ("Sure", "Here", "sentence", "JSON", "tutorial", "answer", "step", "describing", "Now", "reply",
@@ -71,7 +71,7 @@ class Material:
         ranked = counts.most_common()
         self._pools = {}
         for power in (1.0, 0.7, 0.4):
-            for without in (0, _COMMON):
+            for without in (0, COMMON):
                 kept = ranked[without:] or ranked  # of so few tokens none is common
                 self._pools[power, without] = (
                     [token for token, _ in kept],
@@ -126,7 +126,7 @@ def _frequent(material: Material, rng: random.Random) -> str:
 
 
 def _rare(material: Material, rng: random.Random) -> str:
-    return "".join(material.draw(rng, _length(rng), rng.choice((1.0, 1.0, 0.7, 0.4)), _COMMON))
+    return "".join(material.draw(rng, _length(rng), rng.choice((1.0, 1.0, 0.7, 0.4)), COMMON))
 
 
 def _topic(material: Material, rng: random.Random) -> str:
@@ -209,7 +209,7 @@ def _glued(material: Material, rng: random.Random) -> str:
         elif kind < 0.6:
             piece = rng.choice(inner)
         elif kind < 0.9:
-            piece = material.draw(rng, 1, 0.7, _COMMON)[0]
+            piece = material.draw(rng, 1, 0.7, COMMON)[0]
         else:
             piece = rng.choice(ascii_only)
         out.append((" " if rng.random() < blank else "") + piece.strip())
@@ -228,6 +228,11 @@ _MAKERS: Mapping[str, Callable[[Material, random.Random], str]] = {
     "dictionary_words": _words,
     "glued_fragments": _glued,
 }
+
+
+def printable() -> tuple[str, ...]:
+    """Every token of the vocabulary that is printable text."""
+    return _printable()[0]
 
 
 def glue(rng: random.Random, carrier: str, end: End, gadget: str) -> str:

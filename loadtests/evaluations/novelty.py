@@ -1,8 +1,8 @@
 """What `novelty` finds of text that no catalogue has: `python -m loadtests.evaluations.novelty`.
 
-On benign prompts of sources that nothing of the model was trained on (`HELD_BACK`), and attacks over carriers of the same
-sources: every family of text, made of their own tokens; gadgets grown against routers, which training never
-sees; the published suffixes of POINTSMAN_DATA. Intervals are bootstraps over triggers, not over prompts.
+On benign prompts of sources that nothing of the model was trained on (`HELD_BACK`), and attacks over carriers of
+the same sources: every family of text, made of their own tokens; gadgets grown against routers, which training
+never sees; the published suffixes of POINTSMAN_DATA. Intervals are bootstraps over triggers, not over prompts.
 
 With --leave-out each family is left out of training in turn (smaller models, some minutes each): what is reached
 on a kind of generator that the model does not know.
@@ -10,7 +10,7 @@ on a kind of generator that the model does not know.
 
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ from detectors.novelty.training.tagging import ends
 from detectors.novelty.training.texts import Document, documents
 from detectors.thresholds import Thresholds
 from detectors.triggers.grow import SAMPLINGS, grow
-from loadtests.attacks.text import End, Family, families, glue
+from loadtests.attacks.text import COMMON, End, Family, Material, families, glue, printable
 from loadtests.prompts import data_dir
 from loadtests.router import QUICK, DifficultyRouter
 from schemas.verdicts import Reason
@@ -78,15 +78,38 @@ def of_triggers(
         )
 
 
-def grown(n: int) -> Iterator[tuple[str, list[str]]]:
-    """`n` gadgets by each sampling against each kind of router that is quick to train."""
+def climb(
+    score: Callable[[Sequence[str]], NDArray[Any]], draw: Callable[[int], list[str]], rng: random.Random
+) -> str:
+    """As `detectors.triggers.grow`, over the tokens of a language model's vocabulary, as drawn."""
+    gadget, best, idle = draw(1) * 10, -1.0, 0
+    for _ in range(100):
+        place = rng.randrange(10)
+        tries = [[*gadget[:place], token, *gadget[place + 1 :]] for token in draw(32)]
+        scores = score(["".join(tried) for tried in tries])
+        top = int(scores.argmax())
+        idle += 1
+        if scores[top] > best:
+            gadget, best, idle = tries[top], float(scores[top]), 0
+        if idle == 25:
+            break
+    return "".join(gadget).strip()
+
+
+def grown(n: int, material: Material, rng: random.Random) -> Iterator[tuple[str, list[str]]]:
+    """`n` gadgets by each vocabulary and sampling, against each kind of router that is quick to train."""
+    samplings: dict[str, Callable[[int], list[str]]] = {
+        "uniform": lambda k: rng.choices(printable(), k=k),
+        "frequency": lambda k: material.draw(rng, k),
+        "wordlike": lambda k: material.draw(rng, k, without=COMMON),
+    }
     for kind in QUICK:
         router = DifficultyRouter.load(kind)
+        for name, draw in samplings.items():
+            yield f"grown on {kind}, cl100k, {name}", [climb(router.score, draw, rng) for _ in range(n)]
         for sampling in SAMPLINGS:
-            yield (
-                f"grown on {kind}, {sampling}",
-                [grow(router.score, sampling, tokens=10, seed=seed).text for seed in range(n)],
-            )
+            gadgets = [grow(router.score, sampling, tokens=10, seed=seed).text for seed in range(n)]
+            yield f"grown on {kind}, folded, {sampling}", gadgets
 
 
 def published(data: Path) -> list[str]:
@@ -187,7 +210,7 @@ def main(
         rng = random.Random(seed)
         attacks = list(of_families(families(carriers), carriers, triggers, rng))
         attacks += of_triggers("published GCG", published(data), carriers, rng)
-        for name, gadgets in grown(n_grown):
+        for name, gadgets in grown(n_grown, Material(carriers), rng):
             attacks += of_triggers(name, gadgets, carriers, rng)
         model, _, _ = artefact.load(path)
         benign = judged(model, [Attack("", [text]) for text in carriers])

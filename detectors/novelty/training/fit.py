@@ -48,23 +48,27 @@ class SplitAttacks(NamedTuple):
 class Sizes(NamedTuple):
     """How many samples each step has."""
 
-    tagged: int = 200_000
-    weighed: int = 120_000
+    tagged: int = 240_000
+    weighed: int = 160_000
     held: int = 60_000
-    epochs: float = 1.6
+    epochs: float = 1.2
 
 
 def split(found: Sequence[Document]) -> Split:
-    """Part documents by a hash of their group; prompts, being few, go to samples more often than to counts."""
+    """Part documents by a hash of their group; prompts, being few, go to samples more often than to counts.
+
+    Trees must meet the tagger as a stranger to their documents, or they trust it more than it deserves.
+    """
     parts = Split([], [], [], [])
     for document in found:
         place = zlib.crc32(document.group.encode("utf-8", "replace")) / 2**32
-        counted = {"own": 0.0, "prompts": 0.45}.get(document.kind, 0.62)
-        if place > 0.93 and document.kind != "own":
+        counted = {"own": 0.0, "prompts": 0.45}.get(document.kind, 0.58)
+        own = document.kind == "own"
+        if place > 0.93 and not own:
             parts.held.append(document)
         elif place < counted:
             parts.counted.append(document)
-        elif zlib.crc32(document.text.encode("utf-8", "replace")) % 5 < 3:
+        elif place < (0.5 if own else 0.78):
             parts.tagged.append(document)
         else:
             parts.weighed.append(document)

@@ -15,7 +15,7 @@ from detectors.text import END_CHARS
 
 _BATCH = 256
 _RATE = 3e-3
-_FORGET = 0.1  # of tokens whose embedding is hidden: what cannot be known by heart
+_FORGET = 0.5  # of tokens whose embedding is hidden: what cannot be known by heart
 _POOLS = (5, 7, 9, 11, 14, 18, 24)
 
 

@@ -1,0 +1,122 @@
+"""Training from folder to artefact, small; and fitting to a fleet's own prompts."""
+
+import gzip
+import json
+import random
+import sqlite3
+from pathlib import Path
+from pydoc_data.topics import topics
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from detectors.novelty import artefact
+from detectors.novelty.scale import fit_scale
+from detectors.novelty.training import fit
+from detectors.novelty.training.samples import make
+from detectors.novelty.training.tagging import ends
+from detectors.novelty.training.texts import Document, read_folder
+from loadtests.attacks.text import families
+from streams.cli import main
+
+TEXTS = [text[at : at + 1500] for text in topics.values() for at in range(0, len(text), 1500)]
+DOCUMENTS = [Document("docs", f"docs/{i % 40}", text) for i, text in enumerate(TEXTS) if len(text) > 100]
+
+
+def test_a_folder_is_read_by_kind_of_file(tmp_path: Path) -> None:
+    long = "An ordinary sentence of a certain length."
+    root = tmp_path / "kind"
+    (root / "a").mkdir(parents=True)
+    (root / "man" / "man1").mkdir(parents=True)
+    (root / "a" / "task.json").write_text(json.dumps({"examples": [{"input": long + " task", "target": "yes"}]}))
+    (root / "a" / "page.html").write_text(f"<p>{long} html</p><script>var x</script>")
+    (root / "a" / "notes.md").write_text(long + " md")
+    (root / "a" / "picture.png").write_bytes(b"\x89PNG" * 40)
+    (root / "man" / "man1" / "x.1.gz").write_bytes(gzip.compress(f".TH X 1\n{long} man".encode()))
+    with sqlite3.connect(root / "quotes.sqlite3") as connection:
+        connection.execute("create table quote (id integer, text text)")
+        connection.execute("insert into quote values (1, ?)", (long + " quote",))
+    found = list(read_folder(root))
+    assert {text.text.split("length. ")[1].split("\n")[0] for text in found} == {
+        "task",
+        "html",
+        "md",
+        "man",
+        "quote",
+    }
+    assert {text.kind for text in found} == {"kind"}
+    assert {text.group for text in found} == {"kind/a", "kind/man", "kind/quotes.sqlite3"}
+    assert found == list(read_folder(root))
+
+
+def test_no_group_is_used_twice() -> None:
+    parts = fit.split(DOCUMENTS)
+    groups = [{document.group for document in part} for part in parts]
+    assert all(groups)
+    assert sum(map(len, groups)) == len(set.union(*groups))
+    assert sum(map(len, parts)) == len(DOCUMENTS)
+
+
+def test_samples_mark_the_attack() -> None:
+    made = families(TEXTS)
+    samples = make(300, DOCUMENTS, made, seed=3)
+    assert samples == make(300, DOCUMENTS, made, seed=3)
+    attacks = [sample for sample in samples if sample.end]
+    assert 100 < len(attacks) < 200
+    for sample in attacks:
+        assert sample.family in made
+        assert (sample.begin == 0) != (sample.end == len(sample.text))
+        assert sample.end - sample.begin >= 6
+    assert {sample.family for sample in samples if not sample.end} == {"benign"}
+
+
+def test_a_small_model_learns(tmp_path: Path) -> None:
+    parts = fit.split(DOCUMENTS)
+    base = fit.learn_language(parts.counted, 0, (200_000, 200_000, 100_000))
+    attacks = fit.SplitAttacks(*(families([document.text for document in part]) for part in parts[1:]))
+    model = fit.fit_model(base, parts, attacks, fit.Sizes(tagged=2_000, weighed=1_500, epochs=1.0), 0)
+    held = make(600, parts.held, attacks.held, 5)
+    recall = fit.report(model, held)
+    assert recall["uniform_tokens"]["0.01"] > 0.15  # chance is 0.01
+    path = tmp_path / "small.npz"
+    scale = fit_scale(fit.judge(model, [sample.text for sample in held if not sample.end]))
+    artefact.save(path, model.parts, scale, {"version": "t"})
+    again, scale_again, about = artefact.load(path)
+    texts = [sample.text for sample in held]
+    np.testing.assert_array_equal(again.log_odds(*ends(texts)), model.log_odds(*ends(texts)))
+    np.testing.assert_array_equal(scale_again.log_odds, scale.log_odds)
+    assert about == {"version": "t"}
+
+
+def test_fit_sets_the_scale_to_a_fleet(tmp_path: Path) -> None:
+    rng = random.Random(1)
+    sample = tmp_path / "benign.jsonl"
+    texts = [" ".join(rng.choices(TEXTS[i % len(TEXTS)].split(), k=12)) for i in range(1_000)]
+    sample.write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    out = tmp_path / "own.npz"
+    result = CliRunner().invoke(main, ["novelty", "fit", str(sample), "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    model, scale, about = artefact.load(out)
+    scores = scale.score(model.log_odds(*ends(texts)))
+    assert (scores >= 0.95).mean() == pytest.approx(0.05, abs=0.01)
+    assert about["calibrated_on"] == 1_000
+    shipped_model, shipped_scale, _ = artefact.load()
+    assert (shipped_scale.score(shipped_model.log_odds(*ends(texts))) >= 0.95).mean() > 0.1
+
+
+@pytest.mark.parametrize("line", ["{", '{"prompt": "x"}', "3", '{"text": 3}'])
+def test_an_odd_row_is_named_by_its_line(tmp_path: Path, line: str) -> None:
+    sample = tmp_path / "benign.jsonl"
+    sample.write_text('{"text": "one"}\n' + line)
+    result = CliRunner().invoke(main, ["novelty", "fit", str(sample), "--out", str(tmp_path / "x.npz")])
+    assert result.exit_code == 1
+    assert "line 2" in result.output
+
+
+def test_too_small_a_sample_is_refused(tmp_path: Path) -> None:
+    sample = tmp_path / "benign.jsonl"
+    sample.write_text('{"text": "one"}\n')
+    result = CliRunner().invoke(main, ["novelty", "fit", str(sample), "--out", str(tmp_path / "x.npz")])
+    assert result.exit_code == 1
+    assert "at least 200" in result.output
