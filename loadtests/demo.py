@@ -187,6 +187,7 @@ async def _play_and_drain(
             await groups.caught_up(settings.detect.group, [EVENTS.name])
             await groups.caught_up(settings.fleet.group, [FINDINGS.name])
             await groups.caught_up(settings.clickhouse.group, list(TOPICS))
+            await groups.watched(seen)
     except TimeoutError:
         say.print(f"[red]✗ {DRAIN_S:.0f} s after the last event the service is still behind[/]")
     on_sent(len(sent))

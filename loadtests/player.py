@@ -17,6 +17,7 @@ from schemas.topics import ALERTS, EVENTS, FINDINGS, VERDICTS
 from schemas.verdicts import Finding, Verdict
 
 TICK_S = 0.01
+WATCHED = (VERDICTS.name, FINDINGS.name, ALERTS.name)
 SOURCE = "//pointsman/loadtests"
 
 Brokers = Mapping[str, Any]  # arguments of every aiokafka client
@@ -45,11 +46,12 @@ async def play(brokers: Brokers, sent: Sequence[Sent], start: datetime, on_sent:
 async def watch(brokers: Brokers, seen: Seen, on_alert: Callable[[Told], None]) -> None:
     """Read verdicts, findings and alerts into `seen` until cancelled."""
     consumer = AIOKafkaConsumer(
-        VERDICTS.name, FINDINGS.name, ALERTS.name, **brokers, auto_offset_reset="earliest",
+        *WATCHED, **brokers, auto_offset_reset="earliest",
         isolation_level="read_committed", group_id=None, enable_auto_commit=False,
     )  # fmt: skip
     async with consumer:
         async for record in consumer:
+            seen.read_to[record.topic, record.partition] = record.offset + 1
             if record.value:
                 at = datetime.fromtimestamp(record.timestamp / 1000, UTC)
                 alarm = _take(seen, record.topic, record.value, at)
@@ -98,13 +100,25 @@ class Groups:
 
         Ticks go on while an alert fires: a group that is well never shows a lag of 0 for long.
         """
-        described = await self._admin.describe_topics(list(topics))
-        parts = [
-            TopicPartition(topic["topic"], part["partition"]) for topic in described for part in topic["partitions"]
-        ]
-        ends = {at: end for at, end in (await self._reader.end_offsets(parts)).items() if end}
+        ends = await self._ends(topics)
         while True:
             committed = await self._admin.list_consumer_group_offsets(group, partitions=list(ends))
             if all(at in committed and committed[at].offset >= end for at, end in ends.items()):
                 return
             await asyncio.sleep(0.2)
+
+    async def watched(self, seen: Seen) -> None:
+        """Wait until `watch` has read all that its topics hold now."""
+        ends = await self._ends(WATCHED)
+        while True:
+            if all(seen.read_to.get((at.topic, at.partition), 0) >= end for at, end in ends.items()):
+                return
+            await asyncio.sleep(0.05)
+
+    async def _ends(self, topics: Sequence[str]) -> dict[TopicPartition, int]:
+        """Ends of the partitions that hold anything."""
+        described = await self._admin.describe_topics(list(topics))
+        parts = [
+            TopicPartition(topic["topic"], part["partition"]) for topic in described for part in topic["partitions"]
+        ]
+        return {at: end for at, end in (await self._reader.end_offsets(parts)).items() if end}

@@ -63,6 +63,7 @@ class Seen(msgspec.Struct):
     told: dict[str, Told] = {}  # by alert_id
     alert_states: set[tuple[str, int]] = set()
     last_verdict: datetime | None = None
+    read_to: dict[tuple[str, int], int] = {}  # topic and partition -> next offset
 
 
 class Named(NamedTuple):
