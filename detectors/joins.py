@@ -24,6 +24,9 @@ class Entry(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     facts: PromptFacts | None = None
     route: Route | None = None
     outcomes: list[Outcome] = []  # that came before the verdict
+    seen: list[
+        str
+    ] = []  # event ids of routes and outcomes taken in, the last MOST_SEEN: one published twice is one
     settled_ms: int = 0
     settled_offset: int = 0
 
@@ -31,6 +34,7 @@ class Entry(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Entry).decode
 _decode_key = msgspec.msgpack.Decoder(Key).decode
+MOST_SEEN = 32
 _WAITING, _SETTLED = b"w/", b"s/"
 
 
@@ -42,6 +46,14 @@ class Joins:
         self.settled: dict[Key, Entry] = {}
         self._dirty: set[Key] = set()
         self._stored: dict[Key, bytes] = {}  # state keys that a checkpoint has written, by their prefix
+
+    def is_new(self, key: Key, entry: Entry, event_id: str) -> bool:
+        """Whether a route or an outcome of this entry was not taken in before; from now on it was."""
+        if event_id in entry.seen:
+            return False
+        entry.seen = [*entry.seen, event_id][-MOST_SEEN:]
+        self._dirty.add(key)
+        return True
 
     def open(self, key: Key, time_ms: int, offset: int) -> Entry:
         """Start waiting. The key must be in neither table: drop an older use of it first."""

@@ -123,38 +123,33 @@ class Judge:
 
     def _on_route(self, event: Route, offset: int) -> None:
         key = (event.principal_hash, event.request_id)
-        settled = self._joins.settled.get(key)
-        if settled is not None:
-            self._later_route(key, settled, event)
-            return
-        entry = self._joins.waiting.get(key) or self._joins.open(key, self.time_ms, offset)
-        entry.route = event
-        self._joins.touch(key)
-        if entry.request is not None:
-            self._give_verdict(key, entry)
-
-    def _later_route(self, key: Key, entry: Entry, event: Route) -> None:
-        """A further attempt or a fail-over (or a route after its grace): judged, but the verdict stands."""
-        if entry.route is not None and entry.route.event_id == event.event_id:
+        entry = self._entry(key, offset)
+        if not self._joins.is_new(key, entry, event.event_id):
             self.counters["oddities.duplicate_route"] += 1
             return
-        self.counters["joins.route_late" if entry.route is None else "oddities.further_route"] += 1
-        entry.route = event
-        self._joins.touch(key)
-        self._judge_case(entry, PromptFacts(), None, event.event_id)
+        is_first, entry.route = entry.route is None, event
+        if entry.settled_ms:  # after its grace, a further attempt or a fail-over: judged, but the verdict stands
+            self.counters["joins.route_late" if is_first else "oddities.further_route"] += 1
+            self._judge_case(entry, PromptFacts(), None, event.event_id)
+        elif entry.request is not None:
+            self._give_verdict(key, entry)
 
     def _on_outcome(self, event: Outcome, offset: int) -> None:
         key = (event.principal_hash, event.request_id)
-        settled = self._joins.settled.get(key)
-        if settled is not None:
-            self._judge_case(settled, PromptFacts(), event, event.event_id)
-            return
-        entry = self._joins.waiting.get(key) or self._joins.open(key, self.time_ms, offset)
-        if len(entry.outcomes) < MOST_EARLY_OUTCOMES:
+        entry = self._entry(key, offset)
+        if not self._joins.is_new(key, entry, event.event_id):
+            self.counters["oddities.duplicate_outcome"] += 1
+        elif entry.settled_ms:
+            self._judge_case(entry, PromptFacts(), event, event.event_id)
+        elif len(entry.outcomes) < MOST_EARLY_OUTCOMES:
             entry.outcomes = [*entry.outcomes, event]
         else:
             self.counters["oddities.early_outcome_dropped"] += 1
-        self._joins.touch(key)
+
+    def _entry(self, key: Key, offset: int) -> Entry:
+        """The entry of a request, waiting or settled; a new one where there is none."""
+        joins = self._joins
+        return joins.waiting.get(key) or joins.settled.get(key) or joins.open(key, self.time_ms, offset)
 
     def _expire(self) -> None:
         limits, joins = self._limits, self._joins

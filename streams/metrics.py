@@ -114,8 +114,8 @@ CATALOGUE_ENTRIES = _gauge("catalogue_entries", "Entries matched.", kind="lexica
 
 ODDITIES = _counter(
     "oddities", "Valid but out of the ordinary; each is judged or counted, none is an error.",
-    what="duplicate_request, duplicate_route, request_id_reused, further_route, early_outcome_dropped,"
-    " duplicate_finding, context_finding",
+    what="duplicate_request, duplicate_route, duplicate_outcome, request_id_reused, further_route,"
+    " early_outcome_dropped, duplicate_finding, context_finding",
 )  # fmt: skip
 
 # Alerts

@@ -207,6 +207,25 @@ def test_a_further_attempt_is_judged_but_the_verdict_stands() -> None:
     assert judge.counters["oddities.further_route"] == 1
 
 
+def test_an_outcome_published_twice_is_one() -> None:
+    """Early or late, and with others between; so is an earlier attempt's route."""
+    judge = make()
+    events: list[AnyEvent | bytes] = [
+        request(),
+        outcome(),
+        outcome(),
+        route(),
+        outcome(event_id="b"),
+        outcome(),
+        outcome(event_id="b"),
+    ]
+    judge.apply(records([*events, route(event_id="second"), route(), route(event_id="second")]))
+    assert judge.counters["oddities.duplicate_outcome"] == 3
+    assert judge.counters["oddities.duplicate_route"] == 2
+    (value,) = [v for k, v in judge.snapshot().items() if k == b"d/spend/p1"]
+    assert msgspec.msgpack.decode(value)[:2] == [4, 2], "two routes, two outcomes"
+
+
 def test_outcomes_reach_detectors_before_and_after_the_verdict() -> None:
     judge = make()
     judge.apply(records([request(), outcome(), route(), outcome(event_id="later")]))
