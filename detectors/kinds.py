@@ -45,7 +45,7 @@ _ALL = (
     Kind("fleet_spend", "cost_escalation", "warning", ("tenant_id",),
          "Many principals' spend rises together", *_WALLET),
     Kind("spoofed_difficulty", "quality_hijack", "warning", ("router_name", "tenant_id", "principal_hash"),
-         "Difficulty estimates far below what prompts like these get", *_EVADE),
+         "Difficulty estimates far below what prompts like these get", *_EVADE, fire_count=5, fire_span_s=600),
     Kind("tier_contradiction", "cost_escalation", "warning", ("router_name",),
          "The score says a cheap tier, the route took a dear one", *_WALLET, fire_count=5, fire_span_s=600),
     Kind("caller_threshold", "cost_escalation", "warning", ("tenant_id", "principal_hash"),

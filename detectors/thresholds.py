@@ -11,14 +11,14 @@ DEFAULTS: Mapping[str, float] = MappingProxyType(
         "coverage.unsafe_share": 0.02,
         "difficulty.caller_share": 0.9,
         "difficulty.contradiction_steps": 2.0,
-        "difficulty.spoofed": 3.5,
+        "difficulty.spoofed": 5.0,
         "spend.fleet": 12.0,
         "spend.floor_usd_per_hour": 0.1,
         "spend.price": 25.0,
         "spend.rate": 4.0,
         "spend.tier_odds": 12.5,
         "triggers.bits": 22.0,  # at 1,000 entries (triggers/lexical.py, flag_bits)
-        "triggers.cosine": 0.75,
+        "triggers.cosine": 0.78,
         "triggers.share": 0.5,
         "triggers.transformer_cosine": 0.75,
     }

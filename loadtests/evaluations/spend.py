@@ -1,8 +1,8 @@
 """How `spend` does on real arrivals: `python -m loadtests.evaluations.spend` prints the table of its page.
 
 Principals are contiguous runs of Azure's inference traces (arrival times, tokens), stretched to hours: bursts stay
-as they were. Tiers are drawn per principal around the shares of `loadtests.router.TIERS`, with their prices. The first
-day is warm-up. River's detectors run on the same log costs, their thresholds set for the same false alarms.
+as they were. Tiers are drawn per principal around the shares of `loadtests.router.TIERS`, with their prices. The
+first day is warm-up. River's detectors run on the same log costs, their thresholds set for the same false alarms.
 """
 
 import csv

@@ -58,7 +58,7 @@ def states_digest() -> str:
     digest = hashlib.sha256()
     for name in STREAM:
         detector = SMALL[name]()
-        feed(detector, list(traffic(200, seed=11)))
+        feed(detector, list(traffic(1000, seed=11)))
         for key, value in sorted(detector.snapshot().items()):
             digest.update(key.encode() + value)
     return digest.hexdigest()

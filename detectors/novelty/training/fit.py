@@ -22,7 +22,7 @@ from detectors.novelty.trees import Trees, from_lightgbm
 Families = Callable[[Sequence[str]], Mapping[str, Attack]]
 
 # Bytes of the tables of pairs, triples and skip pairs: with the rest at most 10 MB on disk.
-TABLES = (3_700_000, 2_900_000, 1_000_000)
+TABLES = (4_400_000, 3_400_000, 1_200_000)
 _TOKEN_CHARS = 40_000_000  # of text that the vocabulary is learned from
 _INTEGERS, _REALS = np.zeros(0, np.int32), np.zeros(0, np.float32)
 _NO_TREES = Trees(_INTEGERS, np.zeros(0, np.int16), _REALS, _INTEGERS, _INTEGERS, _REALS)
@@ -90,8 +90,8 @@ def _boost(features: NDArray[np.float32], attack: NDArray[np.bool_], seed: int) 
     import lightgbm
 
     booster = lightgbm.LGBMClassifier(
-        n_estimators=220, num_leaves=31, learning_rate=0.08, min_child_samples=40, colsample_bytree=0.25,
-        subsample=0.7, subsample_freq=1, n_jobs=1, verbose=-1, random_state=seed, deterministic=True,
+        n_estimators=220, num_leaves=31, learning_rate=0.08, min_child_samples=200, colsample_bytree=0.12,
+        reg_lambda=20, subsample=0.7, subsample_freq=1, n_jobs=1, verbose=-1, random_state=seed, deterministic=True,
     ).fit(features, attack)  # fmt: skip
     return from_lightgbm(booster.booster_.dump_model())
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from detectors.corpus import natural_texts
 
 PASSAGE_CHARS = 4_000
-_GROUP_CHARS = 1_200_000  # of one folder: a corpus is many small voices, not one loud one
+_GROUP_CHARS = 400_000  # of one folder: a corpus is many small voices, not one loud one
 _MARKUP = re.compile(r"<(script|style)[^>]*>.*?</\1>|<[^>]+>", re.S)
 _ROFF = re.compile(r"^[.'].*$|\\f[BIRPCW]|\\[&|c]|\\\(..|\\\[[^\]]*\]|\\.", re.MULTILINE)
 
@@ -96,7 +96,7 @@ def read_folder(root: Path, seed: int = 0) -> Iterator[Document]:
     left: dict[str, int] = {}
     for path in sorted(path for path in root.rglob("*") if path.is_file() and not path.is_symlink()):
         group = f"{kind}/{path.relative_to(root).parts[0]}"
-        most = 7 * _GROUP_CHARS if path.suffix in (".sqlite3", ".dz") else _GROUP_CHARS
+        most = 20 * _GROUP_CHARS if path.suffix in (".sqlite3", ".dz") else _GROUP_CHARS
         for text in _read(path, rng):
             if left.setdefault(group, most) <= 0:
                 break
