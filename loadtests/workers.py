@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from streams.embedded.lifeline import tied
+
 READY_SECONDS = 60.0
 
 
@@ -50,7 +52,7 @@ class Worker:
         """Start without waiting."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603
-                self._command, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                tied(self._command), env=self._environment, stdin=subprocess.PIPE, stdout=log, stderr=log, bufsize=0
             )
         return self
 

@@ -19,17 +19,13 @@ from string import Template
 from typing import Any, Literal, Self
 
 from streams.embedded.jars import DEPLOY, ensure
+from streams.embedded.lifeline import tied
 
 TEMPLATE = DEPLOY / "broker.properties"
 HEAP_MB = {1: 384, 3: 512}
 START_SECONDS = 90.0
 STOP_SECONDS = 30.0
 LOG_TAIL_LINES = 25
-
-# The shell becomes Java, so that the child's pid is Java's; what it leaves behind waits for this process to end
-# (end of file on the pipe) and then kills Java. Unlike PR_SET_PDEATHSIG this does not depend on which thread
-# started the child (asyncio.to_thread), and it works on every Unix.
-_LIFELINE = 'exec 3<&0; { read -r _ <&3 || kill -9 $$; } & exec "$@" </dev/null 3<&-'
 
 
 class KafkaError(RuntimeError):
@@ -169,7 +165,7 @@ class KafkaCluster:
             raise KafkaError(f"the storage of node {node.number} could not be formatted:{node.log_tail()}")
 
     def _launch(self, node: _Node) -> None:
-        command = ["/bin/sh", "-c", _LIFELINE, "sh", *self._java, "kafka.Kafka", str(node.config)]
+        command = tied([*self._java, "kafka.Kafka", str(node.config)])
         with node.log.open("ab") as log:
             node.process = subprocess.Popen(  # noqa: S603
                 command,
