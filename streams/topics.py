@@ -37,7 +37,10 @@ async def create_topics(
     like it. Raises TopicError for what Kafka refuses, and for whatever `check_topics` says of those that exist.
     """
     async with _admin(connection) as admin:
-        existing = await admin.list_topics()
+        existing = set(await admin.list_topics())
+        # What stands is checked first. What is made here is not: a broker that has not heard of it would deny it.
+        if problems := await _wrong(admin, existing, partitions, suffix):
+            raise TopicError("; ".join(problems))
         missing = [
             NewTopic(
                 named(topic, suffix),
@@ -48,10 +51,7 @@ async def create_topics(
             for topic in ALL
             if named(topic, suffix) not in existing
         ]
-        created = await _create(admin, missing)
-        if problems := await _problems(admin, partitions, suffix):
-            raise TopicError("; ".join(problems))
-        return created
+        return await _create(admin, missing)
 
 
 async def check_topics(connection: Mapping[str, Any], partitions: int, suffix: str = "") -> list[str]:
@@ -95,10 +95,16 @@ async def _await_leaders(admin: AIOKafkaAdminClient, names: list[str]) -> None:
 
 async def _problems(admin: AIOKafkaAdminClient, partitions: int, suffix: str) -> list[str]:
     existing = set(await admin.list_topics())
+    missing = [named(topic, suffix) for topic in ALL if named(topic, suffix) not in existing]
+    return [f"{name}: does not exist" for name in missing] + await _wrong(admin, existing, partitions, suffix)
+
+
+async def _wrong(admin: AIOKafkaAdminClient, existing: set[str], partitions: int, suffix: str) -> list[str]:
+    """What is wrong with those topics that exist."""
     present = {named(topic, suffix): topic for topic in ALL if named(topic, suffix) in existing}
-    problems = [f"{named(topic, suffix)}: does not exist" for topic in ALL if named(topic, suffix) not in existing]
     if not present:
-        return problems
+        return []
+    problems = []
     for entry in await admin.describe_topics(list(present)):
         topic = present[entry["topic"]]
         count = partitions if topic.like_events else topic.partitions
