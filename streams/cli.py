@@ -6,6 +6,8 @@ import click
 
 # name -> module under streams/commands that holds a click command or group of that name
 COMMANDS = {
+    "alerts": "alerts",
+    "dlq": "dlq",
     "config": "config",
     "eval": "eval",
     "novelty": "novelty",
