@@ -31,6 +31,9 @@ models: setup ## train the difficulty routers that traffic is made with, into th
 demo: setup kafka-jars models ## a fleet's traffic with planted attacks through the whole service (SHORT=1: 40 s of it)
 	@$(PY) -m loadtests.demo $(if $(SHORT),--short)
 
+bench: setup kafka-jars models ## speed, as ratios measured side by side, into .bench/report.json (SHORT=1: a minute of it)
+	@$(PY) -m loadtests.bench $(if $(SHORT),--short)
+
 test: setup kafka-jars ## every test: first what needs no shared broker, in two processes
 	$(BIN)/pytest -n 2 -m "not kafka and not cluster"
 	$(BIN)/pytest -m "kafka or cluster"

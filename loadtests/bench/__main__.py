@@ -1,0 +1,81 @@
+"""`make bench`: both designs on one three-broker Kafka in turns, the ceiling, and what else has a target."""
+
+import asyncio
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import msgspec
+
+from loadtests.bench import backlog, ceiling, checkpointing, codec, history, page, report, rounds, stages
+from loadtests.prompts import data_dir
+from streams.embedded.kafka import KafkaCluster
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is measured."""
+
+    rounds: int
+    requests: int  # of our lane, a round
+    literal_requests: int
+    in_process: int  # requests of what is measured without Kafka
+    history_requests: int
+
+
+FULL = Plan(rounds=3, requests=60_000, literal_requests=400, in_process=20_000, history_requests=20_000)
+SHORT = Plan(rounds=1, requests=15_000, literal_requests=120, in_process=6_000, history_requests=4_000)
+
+
+async def run(plan: Plan, kafka: KafkaCluster, folder: Path) -> report.Report:
+    """Measure everything; logs of workers go to the folder."""
+    load_before = os.getloadavg()[0]
+    ours, literal = backlog.make(plan.requests), backlog.make(plan.literal_requests)
+    sample = backlog.make(plan.in_process)
+    prompts = ceiling.requests_of(sample.records)
+    measured, parts = [], list[str]()
+    for number in range(plan.rounds):
+        click.echo(
+            f"round {number + 1} of {plan.rounds}: detect lane, the design built literally, bare loop", err=True
+        )
+        detect = await rounds.run_round(kafka, ours, rounds.our_worker, folder)
+        built = await rounds.run_round(kafka, literal, rounds.literal_worker, folder)
+        bare, parts = ceiling.requests_per_s(prompts)
+        measured.append((detect, built, bare))
+    click.echo("stages, checkpoints, codec, history", err=True)
+    judge_us = stages.microseconds_per_request(sample.records, sample.requests)
+    checkpoint_us = await checkpointing.microseconds_per_request(kafka, sample.records, sample.requests)
+    stored = history.with_effects(backlog.make(plan.history_requests).records)
+    rates = await history.rates(stored, folder / "clickhouse", plan.rounds)
+    about = report.machine(load_before, data_dir() is not None)
+    return report.build(measured, parts, judge_us, checkpoint_us, codec.decode_us(sample.records), rates, about)
+
+
+@click.command()
+@click.option("--short", is_flag=True, help="One round, about a minute.")
+@click.option("--page", "only_page", is_flag=True, help="Only write docs/benchmarks.md from the report.")
+@click.option("--out", default=".bench", show_default=True, type=click.Path(file_okay=False, path_type=Path))
+@click.option("--docs", default="docs", show_default=True, type=click.Path(file_okay=False, path_type=Path))
+def main(short: bool, only_page: bool, out: Path, docs: Path) -> None:
+    """Measure into OUT/report.json; ratios are of figures measured side by side in this run."""
+    path = out / "report.json"
+    if only_page:
+        if not path.is_file():
+            raise click.ClickException(f"{path} is not there: `make bench` writes it")
+        page.write(msgspec.json.decode(path.read_bytes(), type=report.Report), docs)
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    with KafkaCluster(nodes=3) as kafka, tempfile.TemporaryDirectory(prefix="pointsman-bench-") as folder:
+        found = asyncio.run(run(SHORT if short else FULL, kafka, Path(folder)))
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(found)) + b"\n")
+    for name in ("detect_over_literal", "detect_over_ceiling", "checkpoint_share", "startup_s"):
+        click.echo(f"{name:24} {getattr(found, name):>10}")
+    for name, lane in (("detect", found.detect), ("literal", found.literal)):
+        click.echo(f"{name + '.requests_per_s':24} {lane.requests_per_s:>10,.1f}")
+    click.echo(f"{'ceiling.requests_per_s':24} {found.ceiling.requests_per_s:>10,.1f}\nwritten to {path}")
+
+
+if __name__ == "__main__":
+    main()
