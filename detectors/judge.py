@@ -204,7 +204,7 @@ class Judge:
                 facts.failed.append(detector.name)
         for name in facts.failed:
             self.counters[f"detector_errors.{name}"] += 1
-        for name in facts.unable:
+        for name in facts.unable if outcome is None else ():
             self.counters[f"detector_unable.{name}"] += 1
         for reason in facts.reasons:
             if reason.flagged:

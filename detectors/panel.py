@@ -9,7 +9,9 @@ import numpy as np
 from detectors.budget import Grant
 from detectors.catalogue import Catalogue, shipped
 from detectors.contract import Answer, PromptDetector, PromptFacts
+from detectors.discovery import windows_of
 from detectors.embedding import static_embedding
+from detectors.novelty.detector import NoveltyDetector
 from detectors.text import PromptBatch, read_prompts
 from detectors.thresholds import Thresholds
 from detectors.triggers.detector import TriggerDetector
@@ -77,6 +79,9 @@ class PromptPanel:
                 answers = self._one_by_one(detector, requests, facts)
             for fact, answer in zip(facts, answers, strict=True):
                 add_answer(fact.scores, fact.reasons, fact.unable, detector.name, answer)
+        for i, fact in enumerate(facts):
+            if any(reason.detector == NoveltyDetector.name for reason in fact.reasons):
+                fact.windows = windows_of(batch.heads[i], batch.tails[i])
         return facts
 
     def _one_by_one(
@@ -97,7 +102,7 @@ def build_panel(
 ) -> PromptPanel:
     """The shipped prompt detectors, on a catalogue (default: the shipped one)."""
     triggers = TriggerDetector(thresholds, catalogue if catalogue is not None else shipped(), second_stage)
-    return PromptPanel(triggers, (), thresholds)
+    return PromptPanel(triggers, (NoveltyDetector(thresholds),), thresholds)
 
 
 def add_answer(

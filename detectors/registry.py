@@ -3,10 +3,11 @@
 from detectors.contract import StreamDetector
 from detectors.coverage import Coverage
 from detectors.difficulty import Difficulty
+from detectors.discovery import Discovery
 from detectors.spend import Spend
 from detectors.thresholds import Thresholds
 
 
 def stream_detectors(thresholds: Thresholds) -> list[StreamDetector]:
     """Fresh detectors for one partition; they read `thresholds` at every case, so that a swap is seen at once."""
-    return [Difficulty(thresholds), Spend(thresholds), Coverage(thresholds)]
+    return [Discovery(thresholds), Difficulty(thresholds), Spend(thresholds), Coverage(thresholds)]

@@ -18,6 +18,7 @@ import numpy as np
 from detectors.contract import Answer, Case, PromptDetector, PromptFacts, StreamDetector
 from detectors.coverage import Coverage
 from detectors.difficulty import Difficulty
+from detectors.discovery import Discovery, windows_of
 from detectors.kinds import KINDS
 from detectors.spend import Spend
 from detectors.text import read_prompts
@@ -30,6 +31,7 @@ Factory = Callable[[], StreamDetector]
 # By name: a factory of the smallest useful capacity.
 SMALL: dict[str, Factory] = {
     "coverage": lambda: Coverage(Thresholds(), capacity=64),
+    "discovery": lambda: Discovery(Thresholds(), capacity=64),
     "difficulty": lambda: Difficulty(Thresholds(), versions=8, routers=16),
     "spend": lambda: Spend(Thresholds(), principals=64, tenants=16),
 }
@@ -69,6 +71,12 @@ def vector(rng: random.Random, dims: int = 64) -> bytes:
     return bytes((values / np.linalg.norm(values)).astype(np.float16).tobytes())
 
 
+def windows(i: int) -> bytes:
+    """The windows of a prompt with a body of its own, a beginning of all, and one of a few endings."""
+    text = f"a prompt that has its body {i} {i * 7} and ends in one ending {i % 3}"
+    return windows_of(text, text)
+
+
 def traffic(n: int, seed: int, principals: int = 12) -> Iterator[Case]:
     """`n` requests of a small fleet, each at its verdict and most at their outcome; every field varies."""
     rng = random.Random(seed)
@@ -96,9 +104,12 @@ def traffic(n: int, seed: int, principals: int = 12) -> Iterator[Case]:
         if rng.random() < 0.02:
             route = None
         scores = {"triggers": rng.random(), "novelty": rng.random()} if rng.random() < 0.97 else {}
+        if scores and i % 10 == 0:
+            scores["novelty"] = 0.999
         facts = PromptFacts(
-            scores=scores, unable=[] if scores else ["triggers", "novelty"], vector=vector(rng) if scores else b""
-        )
+            scores=scores, unable=[] if scores else ["triggers", "novelty"], vector=vector(rng) if scores else b"",
+            windows=windows(i) if scores else b"",
+        )  # fmt: skip
         chars = {"prompt_chars": int(50 + 1000 * hard), "prompt_tokens_est": int(20 + 250 * hard)}
         yield case_of(**person, time=time, request=chars, route=route, prompt=facts)
         if rng.random() < 0.9:
@@ -243,7 +254,8 @@ def flood(n: int) -> Iterator[Case]:
             "tier_rank": i % 9, "difficulty_score": (i % 100) / 100, "tier_boundaries": {"cut": i / n},
         }  # fmt: skip
         rng = random.Random(i)
-        facts = PromptFacts(scores={"triggers": 0.0}, vector=vector(rng))
+        odd = windows_of(f"{i} new {i} words {i} at", f"each {i} end {i} {i}")
+        facts = PromptFacts(scores={"triggers": 0.0, "novelty": 0.999}, vector=vector(rng), windows=odd)
         yield case_of(**person, route=route, prompt=facts)
         yield case_of(**person, route=route, outcome={"cost_usd": 0.01, "guardrail_verdict": "allow"})
 
