@@ -33,7 +33,7 @@ class Parts(NamedTuple):
     trees: Trees
 
 
-@nb.njit(cache=True)
+@nb.njit(cache=True, nogil=True)
 def _features(flat: Any, spans: Any, grams: Any, made: Any, tagger: Any, room: Any, out: Any) -> None:
     now, one, two = np.empty(ROW_TOKENS, np.int32), np.empty(ROW_TOKENS, np.int32), np.empty(ROW_TOKENS, np.int32)
     seen = np.zeros((ROW_TOKENS, CHANNELS), np.float32)
@@ -48,7 +48,7 @@ def _features(flat: Any, spans: Any, grams: Any, made: Any, tagger: Any, room: A
             tagging.pool(room.odds, n, odd_sums, out[i, FEATURES:])
 
 
-@nb.njit(cache=True)
+@nb.njit(cache=True, nogil=True)
 def _judge(features: Any, trees: Any, out: Any) -> None:
     for i in range(features.shape[0]):
         out[i] = evaluate(features[i], trees)
