@@ -54,7 +54,7 @@ _ALL = (
     Kind("boundaries_changed", "pipeline", "info", ("router_name",),
          "A router's tier boundaries changed between events", *_SUPPLY),
     Kind("steering", "cost_escalation", "warning", ("tenant_id", "principal_hash"),
-         "A principal's routes move one way only", *_EVADE),
+         "A principal's routes move one way only", *_EVADE, pages=False),
     Kind("probing", "cost_escalation", "info", ("tenant_id", "principal_hash"),
          "Near-duplicate prompts with changing positions: someone searches", *_EVADE, pages=False),
     Kind("guardrail_gap", "safety_bypass", "warning", ("router_name",),

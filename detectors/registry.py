@@ -5,9 +5,12 @@ from detectors.coverage import Coverage
 from detectors.difficulty import Difficulty
 from detectors.discovery import Discovery
 from detectors.spend import Spend
+from detectors.steering import Steering
 from detectors.thresholds import Thresholds
 
 
 def stream_detectors(thresholds: Thresholds) -> list[StreamDetector]:
     """Fresh detectors for one partition; they read `thresholds` at every case, so that a swap is seen at once."""
-    return [Discovery(thresholds), Difficulty(thresholds), Spend(thresholds), Coverage(thresholds)]
+    difficulty = Difficulty(thresholds)
+    steering = Steering(thresholds, difficulty.residual)  # first, so that both see one state of the models
+    return [Discovery(thresholds), steering, difficulty, Spend(thresholds), Coverage(thresholds)]

@@ -22,6 +22,8 @@ DEFAULTS: Mapping[str, float] = MappingProxyType(
         "spend.price": 25.0,
         "spend.rate": 4.0,
         "spend.tier_odds": 12.5,
+        "steering.evidence": 10.0,
+        "steering.margin": 0.35,
         "triggers.bits": 22.0,  # at 1,000 entries (triggers/lexical.py, flag_bits)
         "triggers.cosine": 0.78,
         "triggers.share": 0.5,

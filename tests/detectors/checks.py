@@ -21,6 +21,7 @@ from detectors.difficulty import Difficulty
 from detectors.discovery import Discovery, windows_of
 from detectors.kinds import KINDS
 from detectors.spend import Spend
+from detectors.steering import Steering
 from detectors.text import read_prompts
 from detectors.thresholds import DEFAULTS, Thresholds
 from schemas.events import CounterfactualScore, Outcome, Request, Route
@@ -34,7 +35,17 @@ SMALL: dict[str, Factory] = {
     "discovery": lambda: Discovery(Thresholds(), capacity=64),
     "difficulty": lambda: Difficulty(Thresholds(), versions=8, routers=16),
     "spend": lambda: Spend(Thresholds(), principals=64, tenants=16),
+    "steering": lambda: Steering(Thresholds(), _residual, principals=64),
 }
+
+
+def _residual(case: Case) -> float | None:
+    """What `Difficulty` would say, without its training: the score against the prompt's size."""
+    score = case.route.difficulty_score if case.route is not None else None
+    if case.outcome is not None or score is None or not math.isfinite(score) or not 0 <= score <= 1:
+        return None
+    return 8 * (score - (case.request.prompt_chars - 50) / 1000)
+
 
 START = 1_790_000_000.0
 DOCS = Path(__file__).parents[2] / "docs" / "detectors"
