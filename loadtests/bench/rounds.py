@@ -56,7 +56,9 @@ class Running(NamedTuple):
     seconds: Callable[[], dict[str, float]]
 
 
-class _Sample(NamedTuple):
+class Sample(NamedTuple):
+    """One look at a worker: verdicts published, and CPU used, so far."""
+
     verdicts: int
     cpu_s: float
 
@@ -123,30 +125,33 @@ async def run_round(kafka: KafkaCluster, backlog: Backlog, start: Starter, folde
     times: dict[bytes, int] = {}
     async for record in read_to_end(kafka.connection, named(VERDICTS, suffix)):
         times.setdefault(record.key or b"", record.timestamp)
-    return _round(backlog, sorted(times.values()), samples, worker.startup_s, seconds)
+    return measure(backlog, sorted(times.values()), samples, worker.startup_s, seconds)
 
 
-async def _watch(kafka: KafkaCluster, suffix: str, pid: int, expected: int) -> list[_Sample]:
+async def _watch(kafka: KafkaCluster, suffix: str, pid: int, expected: int) -> list[Sample]:
     """CPU time against the number of verdicts, until there are as many as expected."""
     process, topic = psutil.Process(pid), named(VERDICTS, suffix)
     partitions = [TopicPartition(topic, number) for number in range(PARTITIONS)]
-    samples: list[_Sample] = []
+    used = process.cpu_times()
+    samples = [Sample(0, used.user + used.system)]
     async with AIOKafkaConsumer(**kafka.connection) as consumer, asyncio.timeout(PATIENCE_SECONDS):
-        while not samples or samples[-1].verdicts < expected:
+        while samples[-1].verdicts < expected:
             await asyncio.sleep(WATCH_SECONDS)
             used = process.cpu_times()
             ends = await consumer.end_offsets(partitions)
-            samples.append(_Sample(sum(ends.values()), used.user + used.system))
+            samples.append(Sample(sum(ends.values()), used.user + used.system))
     return samples
 
 
-def _round(
-    backlog: Backlog, times_ms: list[int], samples: list[_Sample], startup_s: float, seconds: dict[str, float]
+def measure(
+    backlog: Backlog, times_ms: list[int], samples: list[Sample], startup_s: float, seconds: dict[str, float]
 ) -> Round:
+    """Figures of a round, from the times of its verdicts (ms, ascending) and the looks at its worker."""
     first, last = int(FROM * len(times_ms)), int(TO * len(times_ms))
     middle_s = max(times_ms[last] - times_ms[first], 1) / 1000
-    warm = [sample for sample in samples if sample.verdicts >= first]
-    judged, cpu_s = warm[-1].verdicts - warm[0].verdicts, warm[-1].cpu_s - warm[0].cpu_s
+    # From the last look before the middle: however short a run is, the end is another one.
+    before = [sample for sample in samples[:-1] if sample.verdicts <= first][-1]
+    judged, cpu_s = samples[-1].verdicts - before.verdicts, samples[-1].cpu_s - before.cpu_s
     rate = (last - first) / middle_s
     whole_s = max(times_ms[int(DONE * len(times_ms)) - 1] - times_ms[0], 1) / 1000
     return Round(
@@ -154,7 +159,7 @@ def _round(
         verdicts=len(times_ms),
         requests_per_s=round(rate, 1),
         events_per_s=round(rate * len(backlog) / backlog.requests, 1),
-        cpu_us_per_request=round(cpu_s / max(judged, 1) * 1e6, 1),
+        cpu_us_per_request=round(cpu_s / judged * 1e6, 1),
         startup_s=round(startup_s, 2),
         stages={stage: round(took / whole_s, 3) for stage, took in seconds.items()},
     )

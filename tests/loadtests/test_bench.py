@@ -8,8 +8,9 @@ import pytest
 
 from loadtests.bench import page
 from loadtests.bench.__main__ import Plan, run
+from loadtests.bench.backlog import Backlog
 from loadtests.bench.report import Report
-from loadtests.bench.rounds import DONE, Round, summarise
+from loadtests.bench.rounds import DONE, Round, Sample, measure, summarise
 from loadtests.bench.stages import Clock
 from streams.embedded.kafka import KafkaCluster
 
@@ -29,7 +30,7 @@ async def test_a_tiny_run_reports_every_figure(cluster: KafkaCluster, tmp_path: 
         report.checkpoint_us_per_request / detect.cpu_us_per_request, abs=0.001
     )
     history = report.history
-    assert history.over_bare_insert == pytest.approx(history.rows_per_s / history.bare_rows_per_s, rel=0.01)
+    assert history.over_bare_insert == pytest.approx(history.rows_per_s / history.bare_rows_per_s, abs=0.001)
     assert detect.stages.keys() == {"judge", "publish", "checkpoint"}
     assert literal.stages.keys() == {"embed", "match", "models", "insert"}
     assert report.judge_us_per_request.keys() >= {"decode", "tokenise", "lexical", "semantic", "spend", "verdict"}
@@ -51,6 +52,15 @@ def test_rounds_become_medians_with_their_range() -> None:
     lane = summarise([_round(30.0, cpu=9.0), _round(10.0, cpu=1.0), _round(20.0, cpu=2.0)])
     assert (lane.requests_per_s, lane.requests_per_s_min, lane.requests_per_s_max) == (20.0, 10.0, 30.0)
     assert lane.cpu_us_per_request == 2.0
+
+
+def test_a_run_shorter_than_two_looks_has_its_cpu_too() -> None:
+    backlog = Backlog([], 100)
+    samples = [Sample(0, 2.0), Sample(100, 2.5)]
+    found = measure(backlog, list(range(1_000, 1_100)), samples, 1.0, {"judge": 0.0495})
+    assert found.cpu_us_per_request == 5_000.0
+    assert found.requests_per_s == 1_000.0
+    assert found.stages == {"judge": 0.505}
 
 
 def test_a_stage_does_not_count_what_it_calls(monkeypatch: pytest.MonkeyPatch) -> None:
