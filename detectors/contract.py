@@ -6,7 +6,7 @@ function of the log: cases come one by one in log order, so that the state never
 was cut. Time comes only from events.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import msgspec
@@ -93,12 +93,3 @@ class StreamDetector(Protocol):
 
     def load(self, key: str, value: bytes | None) -> None:
         """Restore one key of a snapshot or of a checkpoint, in log order; None: it was evicted."""
-
-
-def answers_none(n: int) -> list[Answer]:
-    """Answer `could not judge` for `n` prompts."""
-    return [None] * n
-
-
-PromptDetectors: TypeAlias = Sequence[PromptDetector]
-StreamDetectors: TypeAlias = Sequence[StreamDetector]

@@ -83,7 +83,13 @@ class Judge:
         """The second stage's budget at the stream time of each request."""
         times = list(accumulate((record.timestamp for record in records), max, initial=self.time_ms))[1:]
         asked = [time for time, event in zip(times, events, strict=True) if isinstance(event, Request)]
-        return lambda i: self._budget.take(asked[i])
+
+        def grant(i: int) -> bool:
+            granted = self._budget.take(asked[i])
+            self.counters["transformer_prompts.done" if granted else "transformer_prompts.over_budget"] += 1
+            return granted
+
+        return grant
 
     def _decode(self, record: Record) -> AnyEvent | InvalidRecord | None:
         try:

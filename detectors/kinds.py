@@ -30,8 +30,6 @@ class Kind:
 _WALLET = (("AML.T0034",), ("LLM10:2025",))  # cost harvesting; unbounded consumption
 _EVADE = (("AML.T0015",), ("LLM01:2025",))  # evade ML model; prompt injection
 _SUPPLY = (("AML.T0010",), ("LLM03:2025",))  # supply chain
-_LEAK = ((), ("LLM02:2025",))  # sensitive information disclosure
-_POISON = (("AML.T0020",), ("LLM04:2025",))  # poison training data
 
 _ALL = (
     Kind("known_trigger", "cost_escalation", "critical", ("trigger_id",),
@@ -55,28 +53,12 @@ _ALL = (
          "A router's tier boundaries changed between events", *_SUPPLY),
     Kind("steering", "cost_escalation", "warning", ("tenant_id", "principal_hash"),
          "A principal's routes move one way only", *_EVADE, pages=False),
-    Kind("probing", "cost_escalation", "info", ("tenant_id", "principal_hash"),
-         "Near-duplicate prompts with changing positions: someone searches", *_EVADE, pages=False),
     Kind("guardrail_gap", "safety_bypass", "warning", ("router_name",),
          "Requests reach a route without a guardrail verdict", *_EVADE),
     Kind("unsafe_route", "safety_bypass", "critical", ("router_name",),
          "A route's unsafe share is beyond its allowance", *_EVADE),
     Kind("unjudged", "pipeline", "warning", ("router_name",),
          "Requests could not be judged"),
-    Kind("response_changed", "safety_bypass", "critical", ("gateway_name",),
-         "A response or tool call changed between provider and client", *_SUPPLY),
-    Kind("canary_seen", "safety_bypass", "critical", ("tenant_id",),
-         "A canary credential was used", *_SUPPLY),
-    Kind("egress_leak", "safety_bypass", "critical", ("tenant_id", "principal_hash"),
-         "Secrets or personal data leave in prompts", *_LEAK),
-    Kind("residency_broken", "safety_bypass", "critical", ("tenant_id",),
-         "A route broke the tenant's region, retention or provider rule", *_LEAK),
-    Kind("gateway_changed", "pipeline", "info", ("gateway_name",),
-         "A gateway's version or plug-in set changed", *_SUPPLY),
-    Kind("expert_skew", "safety_bypass", "warning", ("router_name",),
-         "Expert load leaves what prompts like these get", *_EVADE),
-    Kind("feedback_poisoning", "feedback_poisoning", "critical", ("tenant_id",),
-         "Audit labels were forged, replayed or altered", *_POISON),
 )  # fmt: skip
 
 KINDS = {kind.name: kind for kind in _ALL}

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -11,6 +12,7 @@ from detectors.catalogue import Catalogue, shipped
 from detectors.contract import Answer, PromptDetector, PromptFacts
 from detectors.discovery import windows_of
 from detectors.embedding import static_embedding
+from detectors.novelty import artefact
 from detectors.novelty.detector import NoveltyDetector
 from detectors.text import PromptBatch, read_prompts
 from detectors.thresholds import Thresholds
@@ -98,11 +100,14 @@ class PromptPanel:
 
 
 def build_panel(
-    thresholds: Thresholds, catalogue: Catalogue | None = None, second_stage: SecondStage | None = None
+    thresholds: Thresholds,
+    catalogue: Catalogue | None = None,
+    second_stage: SecondStage | None = None,
+    novelty_model: Path = artefact.PATH,
 ) -> PromptPanel:
-    """The shipped prompt detectors, on a catalogue (default: the shipped one)."""
+    """The shipped prompt detectors, on a catalogue (default: the shipped one) and novelty's artefact."""
     triggers = TriggerDetector(thresholds, catalogue if catalogue is not None else shipped(), second_stage)
-    return PromptPanel(triggers, (NoveltyDetector(thresholds),), thresholds)
+    return PromptPanel(triggers, (NoveltyDetector(thresholds, novelty_model),), thresholds)
 
 
 def add_answer(

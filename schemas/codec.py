@@ -1,6 +1,6 @@
 """Bytes and headers to records and back: limits, CloudEvents envelopes, dead letters.
 
-One msgspec decode decides (about 2 µs an event); what was wrong is worked out only when it fails, from the
+One msgspec decode decides; what was wrong is worked out only when it fails, from the
 place msgspec names, and never quotes the event. Events may come as CloudEvents 1.0 in binary mode (headers
 `ce_*`), in structured mode (`application/cloudevents+json`), or as bare JSON: a file of values stands alone.
 """

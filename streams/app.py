@@ -2,11 +2,13 @@
 
 import uuid
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import faust
 from mode import Service
 
+from detectors.novelty import artefact
 from detectors.panel import build_panel
 from detectors.thresholds import Thresholds
 from detectors.training import sentence_transformer_path
@@ -63,7 +65,8 @@ def build(settings: Settings, roles: Collection[Role]) -> faust.App:
         worker_redirect_stdouts=False,
     )
     health = Health(expected=("catalogue", *roles))
-    panel = build_panel(Thresholds(), second_stage=_transformer(settings))
+    model = Path(settings.detect.novelty_model) if settings.detect.novelty_model else artefact.PATH
+    panel = build_panel(Thresholds(), second_stage=_transformer(settings), novelty_model=model)
     services: list[Service] = [Probes(settings.web, health), Control(app, brokers, health, panel, suffix)]
     if "detect" in roles:
         services.append(Lane(app, detect.spec(settings, panel), brokers, health, suffix))

@@ -84,7 +84,7 @@ class History:
 
     async def insert(self, records: Sequence[Record]) -> None:
         """Store all rows of `records`, however long that takes. Raises nothing but CancelledError."""
-        # Some 10 µs a record: not on the loop, which other lanes share.
+        # Work for every record: not on the loop, which other lanes share.
         blocks, unreadable = await asyncio.to_thread(self.blocks, records)
         async with asyncio.TaskGroup() as tasks:
             for block in blocks:

@@ -153,6 +153,7 @@ _COUNTED = {
     "dead_letters": DEAD_LETTERS,
     "oddities": ODDITIES,
     "alert_transitions": ALERT_TRANSITIONS,
+    "transformer_prompts": TRANSFORMER_PROMPTS,
 }
 
 _HELD = {"state_keys": STATE_KEYS, "alerts_firing": ALERTS_FIRING}

@@ -87,6 +87,10 @@ class Detect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     transformer_per_second: Annotated[
         float, Meta(ge=0, le=10_000, description="budget of the full sentence transformer, prompts; 0: off")
     ] = 0.0
+    novelty_model: Annotated[
+        str,
+        Meta(description="artefact that `pointsman novelty fit` made of a fleet's prompts; empty: the shipped one"),
+    ] = ""
     dead_letter_max_ratio: Annotated[
         float, Meta(gt=0, le=1, description="share of invalid events beyond which the lane stops instead")
     ] = 0.95

@@ -79,7 +79,7 @@ class TriggerDetector:
         return self._indexes.catalogue
 
     def swap(self, catalogue: Catalogue) -> None:
-        """Use another catalogue from the next batch on. Builds in the calling thread (0.4 s for 10,000 entries)."""
+        """Use another catalogue from the next batch on. Builds its index in the calling thread."""
         self._indexes = _build(catalogue, self._embedding)
 
     def score_batch(self, prompts: PromptBatch, grant: Grant | None = None) -> list[Answer]:

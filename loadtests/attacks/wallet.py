@@ -3,7 +3,6 @@
 from loadtests.attacks.scene import Scene
 from loadtests.fleet import Ask
 
-TIMES_USUAL = 10  # requests, against the caller's own rate
 LONG_ANSWER = 1_200  # tokens
 
 

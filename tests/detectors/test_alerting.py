@@ -179,7 +179,7 @@ def test_what_was_only_pending_is_forgotten_unsaid() -> None:
 def test_context_kinds_never_alert() -> None:
     log = Log()
     for number in range(50):
-        log.finding(number, str(number), kind="probing")
+        log.finding(number, str(number), kind="steering")
     alerting, out = run(log)
     assert out == []
     assert alerting.counters["oddities.context_finding"] == 50
@@ -295,7 +295,7 @@ STEPS = st.lists(
         st.sampled_from(["finding", "finding", "finding", "again", "tick", "broken"]),
         st.sampled_from([0, 1, 20, 59, 60, 61, 400, 899, 900, 901, 5000]),  # seconds since the step before
         st.integers(0, 3),  # whose
-        st.sampled_from(["known_trigger", "novel_text", "denial_of_wallet", "probing"]),
+        st.sampled_from(["known_trigger", "novel_text", "denial_of_wallet", "steering"]),
     ),
     max_size=60,
 )
