@@ -103,24 +103,10 @@ class TriggerDetector:
         self, prompts: PromptBatch, i: int, matches: LexicalMatches, trigger: Trigger, limit: float
     ) -> Reason:
         begin, end = int(matches.begin[i]), int(matches.end[i])
-        score = float(matches.score[i])
-        return Reason(
-            detector=self.name,
-            detector_version=self.version,
-            score=score,
-            threshold=limit,
-            threshold_version=self._thresholds.version,
-            flagged=score > limit,
-            kind="known_trigger",
-            stage="lexical",
-            direction=trigger.direction,
-            span=character_span(prompts, i, begin, end),
-            window=f"trigger:{trigger.trigger_id}",
-            trigger_id=trigger.trigger_id,
-            trigger_version=trigger.version,
-            share=float(matches.share[i]),
-            note=f"{matches.share[i]:.0%} of the trigger's information within {end - begin} tokens",
-        )
+        reason = self._reason(trigger, float(matches.score[i]), limit, character_span(prompts, i, begin, end))
+        reason.stage, reason.share = "lexical", float(matches.share[i])
+        reason.note = f"{matches.share[i]:.0%} of the trigger's information within {end - begin} tokens"
+        return reason
 
     def _match_meaning(
         self, prompts: PromptBatch, indexes: _Indexes, answers: list[Answer], grant: Grant | None
@@ -147,8 +133,13 @@ class TriggerDetector:
     def _semantic_reason(
         self, prompts: PromptBatch, i: int, matches: SemanticMatches, trigger: Trigger, limit: float
     ) -> Reason:
-        span = character_span(prompts, i, int(matches.begin[i]), int(matches.end[i]))
-        score = float(matches.cosine[i])
+        begin, end = int(matches.begin[i]), int(matches.end[i])
+        reason = self._reason(trigger, float(matches.cosine[i]), limit, character_span(prompts, i, begin, end))
+        reason.stage = "static"
+        reason.note = f"a stretch of {end - begin} tokens means what the trigger means"
+        return reason
+
+    def _reason(self, trigger: Trigger, score: float, limit: float, span: tuple[int, int] | None) -> Reason:
         return Reason(
             detector=self.name,
             detector_version=self.version,
@@ -157,13 +148,11 @@ class TriggerDetector:
             threshold_version=self._thresholds.version,
             flagged=score > limit,
             kind="known_trigger",
-            stage="static",
             direction=trigger.direction,
             span=span,
             window=f"trigger:{trigger.trigger_id}",
             trigger_id=trigger.trigger_id,
             trigger_version=trigger.version,
-            note=f"a stretch of {matches.end[i] - matches.begin[i]} tokens means what the trigger means",
         )
 
     def _take_second_opinion(self, cosines: NDArray[np.float32], reasons: list[Reason]) -> None:

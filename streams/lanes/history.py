@@ -22,6 +22,7 @@ from schemas.topics import DEADLETTERS, named
 from streams import metrics
 from streams.health import Health
 from streams.history import History
+from streams.kafka import read_batches
 from streams.migrations import migrate
 from streams.settings import ClickHouse, Settings
 from streams.store import Store
@@ -49,6 +50,7 @@ class Reader:
         self._suffix = suffix
         self._batch: list[Record] = []
         self._batch_since = 0.0
+        self._read_to: dict[TopicPartition, int] = {}  # next offset to take in hand
         self._inserting: asyncio.Task[None] | None = None
         self._inserted_to: dict[TopicPartition, int] = {}  # what may be committed when `_inserting` is done
         self._stored_to: dict[TopicPartition, int] = {}
@@ -98,14 +100,24 @@ class Reader:
             await self._consumer.stop()
 
     async def _read(self) -> None:
-        polled = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=self._settings.batch_rows)
-        if polled and not self._batch:
-            self._batch_since = asyncio.get_running_loop().time()
+        polled = await read_batches(self._consumer, await self._positions(), POLL_MS, self._settings.batch_rows)
         for at, records in polled.items():
+            if not records:
+                continue
+            if not self._batch:
+                self._batch_since = asyncio.get_running_loop().time()
             self._batch += records
+            self._read_to[at] = records[-1].offset + 1
             self._stored_to.setdefault(at, records[0].offset)
         await self._advance()
         self._report()
+
+    async def _positions(self) -> dict[TopicPartition, int]:
+        """Where reading goes on, in each of our partitions that is not paused."""
+        ours = self._consumer.assignment() - self._consumer.paused()
+        for at in ours - self._read_to.keys():
+            self._read_to[at] = await self._consumer.committed(at) or 0
+        return {at: self._read_to[at] for at in ours}
 
     async def _advance(self) -> None:
         if self._inserting is not None and self._inserting.done():

@@ -1,15 +1,20 @@
 """Records that the Kafka client itself cannot decode cost nobody else anything."""
 
+import asyncio
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.record.util import calc_crc32c
 
-from schemas.codec import UNREADABLE_HEADERS
+from schemas.codec import UNREADABLE_HEADERS, Record
 from schemas.topics import EVENTS, named
 from streams.embedded.kafka import KafkaCluster
+from streams.health import Health
 from streams.kafka import read_batches, read_to_end
+from streams.lanes.history import Reader
+from streams.settings import ClickHouse
 from streams.topics import create_topics
 
 CRC_AT, CRC_FROM = 17, 21  # of a record batch, format 2
@@ -36,6 +41,29 @@ async def produce(bootstrap: str, topic: str) -> None:
             await (await producer.send_batch(batch, topic, partition=partition))
     finally:
         await producer.stop()
+
+
+async def test_the_history_lane_reads_past_it_too(kafka: KafkaCluster, run_id: str) -> None:
+    brokers = {"bootstrap_servers": kafka.bootstrap}
+    await create_topics(brokers, 2, 1, run_id)
+    await produce(kafka.bootstrap, named(EVENTS, run_id))
+    stored: set[tuple[int, int]] = set()
+    all_read = asyncio.Event()
+
+    async def insert(records: Sequence[Record]) -> None:
+        stored.update((record.partition, record.offset) for record in records)
+        if len(stored) == 5:
+            all_read.set()
+
+    reader = Reader(insert, brokers, ClickHouse(batch_seconds=0.1), Health(), run_id)
+    await reader.start()
+    reading = asyncio.create_task(reader.run())
+    try:
+        await asyncio.wait_for(all_read.wait(), 30)
+    finally:
+        await reader.stop()
+        await reading
+    assert stored == {(0, 0), (0, 1), (0, 2), (0, 3), (1, 0)}
 
 
 async def test_a_header_name_that_is_not_utf8(kafka: KafkaCluster, run_id: str) -> None:
