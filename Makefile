@@ -7,7 +7,7 @@ export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup kafka-jars models lint format types test demo bench clean lock
+.PHONY: help setup kafka-jars models lint format types test test-long demo bench clean lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -37,6 +37,9 @@ bench: setup kafka-jars models ## speed, as ratios measured side by side, into .
 test: setup kafka-jars ## every test: first what needs no shared broker, in two processes
 	$(BIN)/pytest -n 2 -m "not kafka and not cluster"
 	$(BIN)/pytest -m "kafka or cluster"
+
+test-long: setup kafka-jars ## the tests that take minutes each, and that `make test` has a short form of
+	POINTSMAN_LONG_TESTS=1 $(BIN)/pytest -m long --timeout 1800
 
 lint: setup ## ruff: rules (with bandit's) and format
 	$(BIN)/ruff check .

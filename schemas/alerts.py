@@ -47,4 +47,5 @@ class Alert(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     owasp: list[str] = []
     runbook_url: str = ""
     summary: str = ""
-    suppressed_by: str = ""
+    suppressed_by: str = ""  # the rule; such an alert is kept, but nobody is told
+    inhibited_by: str = ""  # the alert that says it all already; likewise

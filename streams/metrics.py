@@ -124,8 +124,13 @@ ALERT_TRANSITIONS = _counter(
     "alert_transitions", "Alerts that changed state; lapsed: never fired.", status="firing, resolved, lapsed"
 )
 NOTIFICATIONS = _counter(
-    "notifications", "Notifications sent.", channel="the notifiers' names", result="ok, failed, dropped"
-)
+    "notifications", "Alerts told, by channel; failed ones are tried again, dropped ones were refused.",
+    channel="the notifiers' names", result="ok, failed, dropped, held_back",
+)  # fmt: skip
+NOTIFIER_FAILING = _gauge(
+    "notifier_failing_seconds", "How long the receiver has not taken the message at hand; 0: it takes them.",
+    channel="the notifiers' names",
+)  # fmt: skip
 
 # Feedback
 THRESHOLD_VALUE = _gauge("threshold_value", "Flag thresholds in force.", threshold="`detector.parameter`")

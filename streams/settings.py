@@ -121,6 +121,19 @@ class Notify(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     alertmanager_url: Annotated[
         str, Meta(description="base address of an Alertmanager (its API v2); empty: none", extra=_SECRET)
     ] = ""
+    pagerduty_routing_key: Annotated[
+        str, Meta(description="integration key of a PagerDuty service (Events v2); empty: none", extra=_SECRET)
+    ] = ""
+    pagerduty_url: Annotated[
+        str, Meta(min_length=1, description="where its events go; EU accounts have another")
+    ] = "https://events.pagerduty.com/v2/enqueue"
+    slack_url: Annotated[
+        str, Meta(description="incoming webhook of a Slack channel; empty: none", extra=_SECRET)
+    ] = ""
+    alerts_per_minute: Annotated[
+        int,
+        Meta(ge=0, le=10_000, description="alerts of one name that a channel is told one by one; 0: no cap"),
+    ] = 20
 
 
 class Gateway(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -20,6 +20,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     Those run in one process, without pytest-xdist: each of its workers would start brokers of its own.
     """
     for item in items:
+        if item.get_closest_marker("long") and not os.environ.get("POINTSMAN_LONG_TESTS"):
+            item.add_marker(pytest.mark.skip(reason="minutes long: `make test-long`"))
         for name in {"kafka", "cluster"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(name)
         if "data_dir" in getattr(item, "fixturenames", ()):

@@ -23,9 +23,12 @@ from schemas.topics import ALERTS, named
 from streams.health import Health
 from streams.notifiers.alertmanager import AlertmanagerNotifier
 from streams.notifiers.base import Notifier
+from streams.notifiers.cap import Cap
 from streams.notifiers.channel import Channel
 from streams.notifiers.console import ConsoleNotifier
 from streams.notifiers.ledger import Ledger
+from streams.notifiers.pagerduty import PagerDutyNotifier
+from streams.notifiers.slack import SlackNotifier
 from streams.notifiers.webhook import WebhookNotifier
 from streams.settings import Notify, Settings
 
@@ -36,15 +39,26 @@ _DAY_MS = 86_400_000
 
 
 def channels(settings: Notify) -> list[Channel]:
-    """The channels that the settings ask for."""
-    notifiers: list[Notifier] = []
-    if settings.console:
-        notifiers.append(ConsoleNotifier())
-    if settings.webhook_url:
-        notifiers.append(WebhookNotifier(settings.webhook_url, settings.webhook_secret))
+    """The channels that the settings ask for. Alertmanager has no cap: it groups and holds back itself."""
+    made = []
     if settings.alertmanager_url:
-        notifiers.append(AlertmanagerNotifier(settings.alertmanager_url))
-    return [Channel(notifier) for notifier in notifiers]
+        made.append(Channel(AlertmanagerNotifier(settings.alertmanager_url)))
+    if settings.console:
+        made.append(_capped(ConsoleNotifier(), settings))
+    if settings.webhook_url:
+        made.append(_capped(WebhookNotifier(settings.webhook_url, settings.webhook_secret), settings))
+    if settings.slack_url:
+        made.append(_capped(SlackNotifier(settings.slack_url), settings, SlackNotifier.most_alerts))
+    if settings.pagerduty_routing_key:
+        pagerduty = PagerDutyNotifier(settings.pagerduty_routing_key, settings.pagerduty_url)
+        made.append(_capped(pagerduty, settings, PagerDutyNotifier.most_alerts))
+    return made
+
+
+def _capped(notifier: Notifier, settings: Notify, most_alerts: int = 100) -> Channel:
+    per_minute = settings.alerts_per_minute
+    cap = Cap(notifier.name, per_minute) if per_minute else None
+    return Channel(notifier, most_alerts=most_alerts, cap=cap)
 
 
 class NotifyLane(Service):
@@ -131,6 +145,8 @@ class Follower:
         clock = asyncio.get_running_loop().time
         resend = self._channel.notifier.resend_seconds
         resend_at = clock() + (resend or 0.0)
+        delivered: dict[TopicPartition, int] = {}
+        of: Mapping[TopicPartition, _Partition] | None = None
         while True:
             wait_ms = min(_POLL_MS, max(0, round(1000 * (resend_at - clock())))) if resend else _POLL_MS
             batches = await self._consumer.getmany(timeout_ms=wait_ms, max_records=2_000)
@@ -141,11 +157,16 @@ class Follower:
             if self._partitions is not partitions:
                 continue  # a rebalance, and all is read again
             self.following.set()
+            if of is not partitions:  # what was delivered for an assignment that is over is not ours to commit
+                of, delivered = partitions, {}
             news: list[Alert] = []
             for at, records in batches.items():
                 news += _news(partitions[at], records)
             await self._channel.deliver(news)
-            await self._commit(partitions, {at: records[-1].offset + 1 for at, records in batches.items()})
+            delivered |= {at: records[-1].offset + 1 for at, records in batches.items()}
+            if self._channel.settled:
+                await self._commit(partitions, delivered)
+                delivered = {}
             if resend and clock() >= resend_at:
                 resend_at = clock() + resend
                 await self._channel.deliver(_firing(partitions.values()))

@@ -10,8 +10,9 @@ import random
 from collections.abc import Iterable, Iterator
 
 from schemas.alerts import Alert
-from streams.metrics import NOTIFICATIONS
+from streams.metrics import NOTIFICATIONS, NOTIFIER_FAILING
 from streams.notifiers.base import Notifier, Refused, RetryLater
+from streams.notifiers.cap import Cap
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ class Channel:
 
     At most one message in `gap_seconds`, of at most `most_alerts`: what comes faster is told together. Pauses after
     failures double from `first_pause` to `longest_pause` seconds, half of each at random (so that channels do
-    not come in step), or are as long as the receiver asks for.
+    not come in step), or are as long as the receiver asks for. `cap`: on what is told at all.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Channel:
         most_alerts: int = 100,
         first_pause: float = 1.0,
         longest_pause: float = 60.0,
+        cap: Cap | None = None,
     ) -> None:
         self.notifier = notifier
         self.name = notifier.name
@@ -41,29 +43,44 @@ class Channel:
         self._most = most_alerts
         self._first_pause = first_pause
         self._longest_pause = longest_pause
+        self._cap = cap
         self._free_at = 0.0  # by the loop's clock
 
+    @property
+    def settled(self) -> bool:
+        """Whether all that was given to `deliver` is told: not while the cap holds some that no summary told."""
+        return self._cap is None or not self._cap.holding
+
     async def deliver(self, alerts: Iterable[Alert]) -> None:
-        """Return when the receiver has taken, or refused, every one; that may take days."""
+        """Return when the receiver has taken, or refused, every one that the cap admits; that may take days."""
+        if self._cap is not None:
+            alerts, held = self._cap.admit(alerts)
+            NOTIFICATIONS.labels(self.name, "held_back").inc(held)
+            if summary := self._cap.summary():
+                alerts.append(summary)
         for message in _messages(alerts, self._most):
             await self._deliver(message)
 
     async def _deliver(self, message: list[Alert]) -> None:
-        pause = self._first_pause
+        clock = asyncio.get_running_loop().time
+        pause, since = self._first_pause, clock()
         while True:
             await self._pace()
             try:
                 await self.notifier.send(message)
             except RetryLater as later:
                 self._count("failed", message)
+                NOTIFIER_FAILING.labels(self.name).set(clock() - since)
                 wait = max(pause * random.uniform(0.5, 1.0), min(later.retry_after or 0.0, _LONGEST_ASKED))
                 log.warning("notifier %s: %s, again in %.1f s", self.name, later, wait)
                 await asyncio.sleep(wait)
                 pause = min(2 * pause, self._longest_pause)
             except Exception as error:  # a fault of ours must not block the channel for ever either
+                NOTIFIER_FAILING.labels(self.name).set(0)
                 await self._without_the_bad(message, error)
                 return
             else:
+                NOTIFIER_FAILING.labels(self.name).set(0)
                 self._count("ok", message)
                 return
 

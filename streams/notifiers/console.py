@@ -10,7 +10,7 @@ from rich.text import Text
 
 from schemas.alerts import Alert
 from streams.notifiers.base import RetryLater
-from streams.notifiers.text import description, inert, timestamp
+from streams.notifiers.text import description, identity, inert, timestamp
 
 _STYLES = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
 
@@ -44,13 +44,8 @@ class ConsoleNotifier:
 def line(alert: Alert) -> Text:
     """Time, status, severity, name, identity and numbers. A Text: rich reads no markup out of it."""
     style = "green" if alert.status == "resolved" else _STYLES[alert.severity]
-    identity = " ".join(
-        f"{inert(name)}={inert(value)}"
-        for name, value in sorted(alert.labels.items())
-        if value and name not in ("alertname", "category")
-    )
     return Text.assemble(
         f"{timestamp(alert.time)} ",
         (f"{alert.status:<8} {alert.severity:<8} {inert(alert.alertname)}", style),
-        f" {identity} ({description(alert)}) {inert(alert.alert_id)}",
+        f" {identity(alert)} ({description(alert)}) {inert(alert.alert_id)}",
     )

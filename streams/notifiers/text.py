@@ -8,12 +8,23 @@ from schemas.alerts import Alert
 # Letters and digits of any script, and what identifiers need. Left out are control, combining and direction
 # characters and all that HTML, Slack, Markdown, ANSI, spreadsheets or templates give a meaning; `//` makes a link.
 _UNSAFE = re.compile(r"[^\w .:,#/-]|(?<=/)/")
+_UNSAFE_IN_SENTENCES = re.compile(r"[^\w .:,#/'()%;+!?-]|(?<=/)/")
 _NOT_IN_LABEL_NAME = re.compile(r"[^a-zA-Z0-9_]")
 
 
 def inert(text: str) -> str:
     r"""The text with every character that could act written as `\uXXXX`. Different texts stay different."""
     return _UNSAFE.sub(lambda match: _escape(match[0]), text)
+
+
+def sentence(text: str) -> str:
+    """A sentence that may quote names, inert, with the marks that sentences need left as they are."""
+    return _UNSAFE_IN_SENTENCES.sub(lambda match: _escape(match[0]), text)
+
+
+def cut(text: str, most: int) -> str:
+    """At most so many characters."""
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def _escape(character: str) -> str:
@@ -32,10 +43,25 @@ def _label_name(name: str) -> str:
     return f"_{name}" if name[:1].isdigit() or not name else name
 
 
+def identity(alert: Alert) -> str:
+    """The labels that tell this alert from others of its name, as `name=value`."""
+    return " ".join(
+        f"{inert(name)}={inert(value)}"
+        for name, value in sorted(alert.labels.items())
+        if value and name not in ("alertname", "category")
+    )
+
+
+def headline(alert: Alert) -> str:
+    """Status, severity, name, what it means, whom it is about: one line."""
+    named = f"[{alert.status}, {alert.severity}] {inert(alert.alertname)}: {sentence(alert.summary)}"
+    return f"{named} ({identity(alert)})" if identity(alert) else named
+
+
 def annotations(alert: Alert) -> dict[str, str]:
     """What is not identity: our own sentences, numbers and inert ids. Never text of a prompt."""
     values = {
-        "summary": alert.summary,
+        "summary": sentence(alert.summary),
         "description": description(alert),
         "alert_id": inert(alert.alert_id),
         "detector": inert(alert.detector),
@@ -52,9 +78,12 @@ def annotations(alert: Alert) -> dict[str, str]:
 
 def description(alert: Alert) -> str:
     """How many, from how many, since when, at what extra cost: one sentence."""
+    span = f"{timestamp(alert.starts_at)} to {timestamp(alert.last_seen)}"
+    if not alert.principals:  # of no findings: a channel's own
+        return f"{_many(alert.count, 'alert')}, {span}"
     parts = [
         f"{_many(alert.count, 'finding')} from {_many(alert.principals, 'principal')}"
-        f" of {_many(alert.tenants, 'tenant')}, {timestamp(alert.starts_at)} to {timestamp(alert.last_seen)}"
+        f" of {_many(alert.tenants, 'tenant')}, {span}"
     ]
     if alert.est_cost_usd is not None:
         parts.append(f"estimated extra cost {alert.est_cost_usd:.2f} USD")

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
+from aiohttp import web
 from aiokafka import AIOKafkaProducer
 
 from schemas.alerts import Alert
@@ -14,6 +15,7 @@ from streams.embedded.kafka import KafkaCluster
 from streams.health import Health
 from streams.lanes.notify import NotifyLane, channels
 from streams.notifiers.base import Notifier
+from streams.notifiers.cap import Cap
 from streams.notifiers.channel import Channel
 from streams.notifiers.webhook import WebhookNotifier
 from streams.settings import Kafka, Notify, Settings
@@ -36,10 +38,13 @@ class Topic:
             await self.producer.send_and_wait(named(ALERTS, self.run_id), value, key=key)
 
     @asynccontextmanager
-    async def lane(self, *notifiers: Notifier) -> AsyncIterator[None]:
+    async def lane(self, *notifiers: Notifier | Channel) -> AsyncIterator[None]:
         """A worker's notify lane, once it follows; its end is that of a killed one: nothing is waited for."""
         settings = Settings(kafka=Kafka(bootstrap=self.kafka.bootstrap, topic_suffix=self.run_id))
-        quick = [Channel(n, gap_seconds=0.0, first_pause=0.01, longest_pause=0.05) for n in notifiers]
+        quick = [
+            n if isinstance(n, Channel) else Channel(n, gap_seconds=0.0, first_pause=0.01, longest_pause=0.05)
+            for n in notifiers
+        ]
         lane = NotifyLane(settings, self.kafka.connection, Health(), quick)
         async with lane, asyncio.timeout(60):
             await lane.following()
@@ -132,20 +137,61 @@ async def test_killed_between_delivery_and_commit_it_tells_again_and_loses_nothi
     assert receiver.statuses() == [("a", "firing"), ("a", "resolved")]
 
 
-async def test_a_dead_receiver_delays_no_other_and_gets_its_own_later(topic: Topic, receiver: Receiver) -> None:
-    async with receiving() as dead:
-        dead.script = ["hang", "drop", "hang"]
-        other = WebhookNotifier(dead.url, timeout_seconds=0.5)
-        other.name = "dead"
-        async with topic.lane(other, WebhookNotifier(receiver.url)):
-            await topic.write(alert("a"))
-            await dead.wait_seen(1)
-            await topic.write(alert("b"), alert("a", "resolved", 2))
-            await receiver.wait_taken(3)
-            expected = [("a", "firing"), ("b", "firing"), ("a", "resolved")]
+def bad(receiver: Receiver, name: str) -> WebhookNotifier:
+    notifier = WebhookNotifier(receiver.url, timeout_seconds=0.5)
+    notifier.name = name
+    return notifier
+
+
+async def dead_receivers(topic: Topic, receiver: Receiver, failures: int, alerts: int) -> None:
+    """One hangs, one answers 500, one drops connections: the healthy one waits for none of them."""
+    async with receiving() as hangs, receiving() as fails, receiving() as drops:
+        hangs.script = ["hang"] * failures
+        fails.script = [web.Response(status=500) for _ in range(failures)]
+        drops.script = ["drop"] * failures
+        dead = [bad(hangs, "hangs"), bad(fails, "fails"), bad(drops, "drops")]
+        expected = [(str(number), "firing") for number in range(alerts)]
+        async with topic.lane(*dead, WebhookNotifier(receiver.url)):
+            for number in range(alerts):
+                await topic.write(alert(str(number)))
+                await receiver.wait_taken(number + 1)
+                assert not hangs.taken  # they are dead still, and nobody waited for them
             assert receiver.statuses() == expected
-            await dead.wait_taken(3)
-            assert dead.statuses() == expected
+            for late in (hangs, fails, drops):
+                late.script.clear()
+                await late.wait_taken(alerts)
+                assert late.statuses() == expected
+
+
+async def test_dead_receivers_delay_no_other_and_get_their_own_later(topic: Topic, receiver: Receiver) -> None:
+    await dead_receivers(topic, receiver, failures=1_000, alerts=5)
+
+
+@pytest.mark.long
+async def test_dead_receivers_for_minutes(topic: Topic, receiver: Receiver) -> None:
+    receiver.delay = 1.0
+    await dead_receivers(topic, receiver, failures=100_000, alerts=180)
+
+
+def capped(receiver: Receiver, per_minute: int) -> Channel:
+    notifier = WebhookNotifier(receiver.url)
+    return Channel(notifier, gap_seconds=0.0, first_pause=0.01, cap=Cap(notifier.name, per_minute))
+
+
+async def test_what_a_cap_holds_back_is_told_in_a_summary_or_after_a_restart(
+    topic: Topic, receiver: Receiver
+) -> None:
+    async with topic.lane(capped(receiver, 1)):
+        await topic.write(alert("a"), alert("b"))
+        await receiver.wait_taken(2)
+        assert receiver.statuses() == [("a", "firing"), ("", "firing")]  # the second is the summary
+        # Within its minute: held back, and no summary yet. The lane is killed then.
+        await topic.write(alert("c"), alert("d"), alert("e", alertname="another"))
+        await receiver.wait_taken(3)
+        assert receiver.statuses()[2] == ("e", "firing")
+    async with topic.lane(capped(receiver, 100)):
+        await receiver.wait_taken(6)
+    assert receiver.statuses()[3:] == [("c", "firing"), ("d", "firing"), ("e", "firing")]
 
 
 async def test_a_new_channel_is_told_what_fires_now_and_not_what_has_been(topic: Topic, receiver: Receiver) -> None:
@@ -201,7 +247,10 @@ async def test_two_workers_share_the_partitions_and_one_takes_over(kafka: KafkaC
 
 def test_the_settings_say_which_channels_there_are() -> None:
     made = channels(
-        Notify(console=True, webhook_url="http://127.0.0.1/x", alertmanager_url="http://127.0.0.1:9093")
-    )
-    assert [channel.name for channel in made] == ["console", "webhook", "alertmanager"]
+        Notify(
+            console=True, webhook_url="http://127.0.0.1/x", alertmanager_url="http://127.0.0.1:9093",
+            slack_url="http://127.0.0.1/s", pagerduty_routing_key="key",
+        )
+    )  # fmt: skip
+    assert [channel.name for channel in made] == ["alertmanager", "console", "webhook", "slack", "pagerduty"]
     assert channels(Notify(console=False)) == []

@@ -16,6 +16,7 @@ class Receiver:
         self.url = ""
         self.script: list[str | web.Response] = []
         self.seen = 0
+        self.delay = 0.0  # seconds before it takes one
         self.taken: list[tuple[dict[str, Any], bytes, dict[str, str]]] = []
         self.changed = asyncio.Condition()
         self.released = asyncio.Event()
@@ -36,15 +37,16 @@ class Receiver:
         if behaviour != "ok":
             assert isinstance(behaviour, web.Response)
             return behaviour
+        await asyncio.sleep(self.delay)
         async with self.changed:
             self.taken.append((msgspec.json.decode(body), body, dict(request.headers)))
             self.changed.notify_all()
         return web.Response()
 
     def statuses(self) -> list[tuple[str, str]]:
-        """(trigger_id, status) of all alerts taken, in order."""
+        """(trigger_id, status) of all alerts taken, in order; a channel's own have no trigger."""
         return [
-            (entry["labels"]["trigger_id"], entry["status"])
+            (entry["labels"].get("trigger_id", ""), entry["status"])
             for message, _, _ in self.taken
             for entry in message["alerts"]
         ]

@@ -1,3 +1,6 @@
+from typing import Any
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,6 +34,29 @@ def test_what_fires_is_known_in_its_last_state() -> None:
 
 def test_a_resolve_is_told_though_its_firing_was_never_seen() -> None:
     assert Ledger().take(alert(status="resolved", sequence=7))
+
+
+@pytest.mark.parametrize("why", ["suppressed_by", "inhibited_by"])
+def test_what_is_suppressed_is_not_told_until_it_is_not(why: str) -> None:
+    ledger = Ledger()
+
+    def quiet(name: str = "a", status: str = "firing", sequence: int = 1, rule: str = "rule 7") -> Alert:
+        fields: dict[str, Any] = {why: rule}
+        return alert(name, status, sequence, **fields)
+
+    states = [
+        (quiet(), False),
+        (quiet(sequence=2), False),
+        (alert("a", sequence=3), True),  # the rule has ended
+        (quiet(sequence=4, rule="rule 8"), False),
+        (quiet("a", "resolved", 5), True),  # for its beginning was told
+        (quiet("b"), False),
+        (quiet("b", "resolved", 2), False),
+        (quiet("c", "resolved", 2), False),
+    ]
+    assert [ledger.take(state) for state, _ in states] == [told for _, told in states]
+    ledger.take(quiet("d"))
+    assert list(ledger.firing()) == []
 
 
 @given(st.integers(0, 6), st.integers(0, 6))
