@@ -1,0 +1,278 @@
+"""When a threshold moves.
+
+A threshold in force is `grid[index]`, index = base - soft: the base is moved by trusted labels only, the soft part
+by untrusted reports only, and only down. Higher is looser. Time is the labels' stream time; no call reads a clock.
+"""
+
+import math
+import struct
+from collections.abc import Iterable
+
+from detectors.ratchet.evidence import PRINCIPAL_BITS, TENANT_BITS, Evidence, Seen
+from detectors.ratchet.terms import DAY_S, Move, RatchetConfig, TrustedLabel, UntrustedReport, Why
+
+_HEAD = struct.Struct("<BIIQ?6d")  # format, base, soft, epoch, alarmed; the times, in the order of `snapshot`
+_FORMAT = 1
+_NEVER = -math.inf
+_VOTER_BITS = 256
+
+
+class Ratchet:
+    """One scope's threshold. Deterministic: a function of the config and of the calls, in order.
+
+    Ask `decision` after every label or report, and `apply` what is put in force (at once where the mode is active,
+    after approval where it is not): then it does not matter how the log was cut into batches. `follow` does all
+    three.
+
+    Guarantees, whoever writes the labels:
+    - `threshold` is never above `grid[ceiling]` nor below `grid[0]`.
+    - The highest threshold so far rises by at most `steps_per_day` steps within any 24 hours of stream time.
+    - Untrusted reports change nothing but the soft part: 0 to `soft_steps`, by which the threshold is lower.
+    - Without a new trusted label nothing loosens, but the expiry of a soft step (back to the base, never past it).
+    Guarantees while at most a share epsilon of the trusted labels is corrupted and the judge is as good as said:
+    - The chance of ever loosening to a threshold whose miss risk is at least alpha throughout an epoch is at most
+      delta, over all epochs: epoch k has 6 delta / (pi k)^2, and its thresholds are passed in a fixed sequence
+      (Angelopoulos et al. 2021, section 4.2, with e-values).
+    - With the miss risk at alpha or less, false tightenings are at least `arl` labels apart in the mean.
+    What is not covered: traffic that turns worse within an epoch (the e-detector finds it, later than it came), a
+    judge that is itself fooled beyond epsilon, and principals invented beyond what a sample of them can stand.
+    """
+
+    def __init__(self, config: RatchetConfig) -> None:
+        self.config = config
+        self.base = config.start
+        self.soft = 0
+        self.epoch = 1
+        self._evidence = Evidence(config)
+        self._alarmed = False
+        self._epoch_start = self._time = self._label_time = self._moved = _NEVER
+        self._soft_until = self._votes_since = _NEVER
+        self._loosened: list[float] = []  # times, of the last `steps_per_day` loosenings
+        self._missed_by = Seen(TENANT_BITS)  # tenants with a trusted miss since the e-detector began
+        self._voters = (Seen(PRINCIPAL_BITS), Seen(_VOTER_BITS))  # of untrusted reports: principals, tenants
+
+    @property
+    def index(self) -> int:
+        """Index in force."""
+        return max(0, self.base - self.soft)
+
+    @property
+    def threshold(self) -> float:
+        """Threshold in force, in units of the detector's score."""
+        return self.config.grid[self.index]
+
+    @property
+    def stuck(self) -> bool:
+        """At the floor, and still in alarm: nothing is left to tighten, a human has to look."""
+        return self.base == 0 and self._evidence.alarm(0) >= self.config.arl
+
+    def take(self, label: TrustedLabel) -> None:
+        """Take in a trusted judge's label, in log order. Never raises for what is in it."""
+        self._advance(label.time)
+        self._label_time = self._time
+        if self._epoch_start == _NEVER:
+            self._epoch_start = self._time
+        elif self._time - self._epoch_start >= self.config.evidence_s:
+            self._begin_epoch()
+        evidence = self._evidence
+        evidence.take(label.score, label.unsafe, label.weight, label.principal_hash, label.tenant_id)
+        if label.unsafe and not label.score >= self.config.grid[self.base]:
+            self._missed_by.add(label.tenant_id)
+            # Alarms come with a miss only, and stay until they are applied: it does not matter who asks when.
+            if (
+                self.base
+                and evidence.alarm(self.base) >= self.config.arl
+                and len(self._missed_by) >= self.config.votes
+            ):
+                self._alarmed = True
+
+    def take_untrusted(self, report: UntrustedReport) -> None:
+        """Take in a report that a request which passed was unsafe, one vote a tenant: it can only tighten."""
+        self._advance(report.time)
+        soft_s = self.config.soft_s
+        resting = not self.soft and self._time < self._soft_until + soft_s
+        if resting or not report.score < self.threshold:
+            return
+        if self._time >= self._votes_since + soft_s:
+            self._forget_votes()
+            self._votes_since = self._time
+        principals, tenants = self._voters
+        principals.add(f"{report.tenant_id}\0{report.principal_hash}")
+        tenants.add(report.tenant_id)
+
+    def decision(self, now: float) -> Move | None:
+        """The move that is due at stream time `now`, or None: hold. Changes nothing; pass it to `apply`.
+
+        A loosening is due only at a label (`now` not after the newest one's time).
+        """
+        now = max(now, self._time)
+        if self._alarmed:
+            return self._move(now, "alarm", self._tightened())
+        if self.soft and now >= self._soft_until:
+            return self._move(now, "expiry", self.base)
+        if self._soft_is_due():
+            return self._move(now, "untrusted", self.index - 1)
+        if now <= self._label_time and self._may_loosen(now):
+            return self._move(now, "evidence", max(0, self.base + 1 - self.soft))
+        return None
+
+    def apply(self, move: Move) -> None:
+        """Put a move of `decision` in force. Labels may have come in between; another move may not.
+
+        Raises:
+            ValueError: it does not start from the threshold in force.
+        """
+        if move.old_index != self.index:
+            raise ValueError(f"a move from index {move.old_index}, with {self.index} in force")
+        self._advance(move.time)
+        if move.why == "expiry":
+            self.soft = 0
+        elif move.why == "untrusted":
+            self.soft += 1
+            self._soft_until = self._time + self.config.soft_s
+            self._forget_votes()
+        else:
+            if move.why == "alarm":
+                self._evidence.calm(move.new_index + 1)
+                self.base, self.soft = move.new_index, 0
+                self._begin_epoch()
+            else:
+                self.base += 1
+                self._loosened = [*self._loosened, self._time][-self.config.steps_per_day :]
+            self._alarmed = False
+            self._missed_by.mask = 0
+            self._moved = self._time
+
+    def follow(self, log: Iterable[TrustedLabel | UntrustedReport]) -> list[Move]:
+        """Take a log in order and put in force what is due after each entry; the moves."""
+        moves = []
+        for entry in log:
+            if isinstance(entry, TrustedLabel):
+                self.take(entry)
+            else:
+                self.take_untrusted(entry)
+            move = self.decision(entry.time)
+            if move is not None:
+                self.apply(move)
+                moves.append(move)
+        return moves
+
+    def snapshot(self) -> bytes:
+        """The whole state, at most 4 kB: `restore` of it, with the same config, goes on exactly."""
+        head = _HEAD.pack(
+            _FORMAT, self.base, self.soft, self.epoch, self._alarmed,
+            self._epoch_start, self._time, self._label_time, self._moved, self._soft_until, self._votes_since,
+        )  # fmt: skip
+        seen = self._missed_by.pack() + self._voters[0].pack() + self._voters[1].pack()
+        times = struct.pack(f"<B{len(self._loosened)}d", len(self._loosened), *self._loosened)
+        return head + seen + times + self._evidence.pack()
+
+    @classmethod
+    def restore(cls, config: RatchetConfig, state: bytes) -> "Ratchet":
+        """A ratchet that goes on from a snapshot. The config may have changed in all but its grid.
+
+        What was bet under the old figures stands; a ceiling that came down below the base takes the base with it.
+
+        Raises:
+            ValueError: the state is of another format, or of another size of grid.
+        """
+        ratchet = cls(config)
+        try:
+            form, base, ratchet.soft, ratchet.epoch, ratchet._alarmed, *times = _HEAD.unpack_from(state)
+            if form != _FORMAT:
+                raise ValueError(f"a ratchet's state of format {form}")
+            at = _HEAD.size
+            seen = []
+            for bits in (TENANT_BITS, PRINCIPAL_BITS, _VOTER_BITS):
+                seen.append(Seen.unpack(state[at : at + bits // 8]))
+                at += bits // 8
+            count = state[at]
+            ratchet._loosened = list(struct.unpack_from(f"<{count}d", state, at + 1))
+            ratchet._evidence.load(state[at + 1 + 8 * count :])
+        except (struct.error, IndexError) as error:
+            raise ValueError(f"not a ratchet's state: {error}") from error
+        ratchet.base = min(base, config.ceiling)
+        ratchet._epoch_start, ratchet._time, ratchet._label_time, ratchet._moved = times[:4]
+        ratchet._soft_until, ratchet._votes_since = times[4:]
+        ratchet._missed_by, ratchet._voters = seen[0], (seen[1], seen[2])
+        return ratchet
+
+    def _advance(self, time: float) -> None:
+        """Stream time does not go back."""
+        if time > self._time:
+            self._time = time
+
+    def _begin_epoch(self) -> None:
+        self.epoch += 1
+        self._epoch_start = self._time
+        self._evidence.restart()
+
+    def _tightened(self) -> int:
+        """The highest threshold below the base that is not in alarm itself, within `tighten_steps`."""
+        lowest = max(0, self.base - self.config.tighten_steps)
+        for index in range(self.base - 1, lowest, -1):
+            if self._evidence.alarm(index) < self.config.arl:
+                return index
+        return lowest
+
+    def _delta(self) -> float:
+        return 6 * self.config.delta / (math.pi * self.epoch) ** 2
+
+    def _may_loosen(self, now: float) -> bool:
+        config, evidence, above = self.config, self._evidence, self.base + 1
+        return (
+            above <= config.ceiling
+            and now >= self._moved + config.cool_down_s
+            and evidence.labels >= config.least_labels
+            and evidence.log_bet(above) >= -math.log(self._delta())
+            and not self._steps_used(now)
+            and len(evidence.principals) >= config.least_principals
+            and len(evidence.tenants) >= config.least_tenants
+            and evidence.alarm(above) < config.arl
+        )
+
+    def _steps_used(self, now: float) -> bool:
+        within = [time for time in self._loosened if now - time < DAY_S]
+        return len(within) >= self.config.steps_per_day
+
+    def _soft_is_due(self) -> bool:
+        config, (principals, tenants) = self.config, self._voters
+        return (
+            self.soft < config.soft_steps
+            and self.index > 0
+            and len(tenants) >= config.soft_tenants
+            and len(principals) >= config.soft_principals
+            and self._evidence.benign_flagged(self.index - 1) <= config.benign_budget
+        )
+
+    def _forget_votes(self) -> None:
+        for voters in self._voters:
+            voters.mask = 0
+        self._votes_since = _NEVER
+
+    def _move(self, now: float, why: Why, new_index: int) -> Move:
+        config, evidence, old_index, delta = self.config, self._evidence, self.index, self._delta()
+        e_value = 0.0
+        if why == "alarm":
+            e_value = evidence.alarm(self.base)
+        elif why == "evidence":
+            e_value = math.exp(min(evidence.log_bet(self.base + 1), 700.0))
+        return Move(
+            time=now,
+            direction="tighten" if new_index < old_index else "loosen",
+            why=why,
+            old_index=old_index,
+            new_index=new_index,
+            old_value=config.grid[old_index],
+            new_value=config.grid[new_index],
+            n_trusted=evidence.labels,
+            n_principals=len(evidence.principals),
+            n_tenants=len(evidence.tenants),
+            e_value=e_value,
+            risk_ucb=evidence.risk_ucb(new_index, delta, config.epsilon, config.sensitivity),
+            benign_flagged=evidence.benign_flagged(new_index),
+            alpha=config.alpha,
+            delta=delta,
+            epsilon=config.epsilon,
+            epoch=self.epoch,
+        )
