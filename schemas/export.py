@@ -8,12 +8,12 @@ from typing import Any
 import msgspec
 
 from schemas.alerts import Alert
-from schemas.audits import AuditLabel, AuditTicket
+from schemas.audits import AuditLabel, AuditTicket, UnsafeReport
 from schemas.checkpoints import Marker
 from schemas.deadletters import DeadLetter
 from schemas.events import Event, Outcome, Request, Route
 from schemas.naming import annotations
-from schemas.thresholds import ThresholdUpdate
+from schemas.thresholds import ThresholdDecision, ThresholdUpdate
 from schemas.triggers import Trigger
 from schemas.verdicts import Finding, Verdict
 
@@ -28,7 +28,9 @@ RECORDS: dict[str, type[msgspec.Struct]] = {
     "alert.v1": Alert,
     "audit-ticket.v1": AuditTicket,
     "audit-label.v1": AuditLabel,
+    "unsafe-report.v1": UnsafeReport,
     "threshold-update.v1": ThresholdUpdate,
+    "threshold-decision.v1": ThresholdDecision,
     "trigger.v1": Trigger,
     "dead-letter.v1": DeadLetter,
     "marker.v1": Marker,

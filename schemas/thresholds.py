@@ -1,4 +1,4 @@
-"""Threshold updates, on the compacted topic `pointsman.thresholds.v1` (key: scope and parameter)."""
+"""Thresholds in force, proposed or past: one hash chain of updates; and what people decide about them."""
 
 from typing import Annotated, Literal
 
@@ -19,7 +19,10 @@ class ThresholdScope(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=Tr
 
 
 class ThresholdUpdate(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
-    """One link of the hash chain of a threshold: what it was, what it is, who did it, and why."""
+    """One link of the chain: what a threshold was, what it is (or would be), who did it, and why.
+
+    There is one chain for all thresholds: `version` counts its links from 1, so it names one state of them all.
+    """
 
     update_id: Id
     scope: ThresholdScope
@@ -28,7 +31,7 @@ class ThresholdUpdate(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False
     new_value: Real
     direction: Literal["tighten", "loosen"]
     version: Annotated[int, Meta(ge=1)]
-    mode: Literal["proposed", "shadow", "active", "rolled_back", "pinned"]
+    mode: Literal["proposed", "shadow", "active", "rolled_back", "pinned", "rejected"]
     cause: Literal["auto", "manual", "rollback", "expiry"]
     time: Time
     n_trusted: int = 0
@@ -45,4 +48,22 @@ class ThresholdUpdate(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False
     reason: Annotated[str, Meta(max_length=1024)] = ""
     expires_at: Time | None = None
     prev_hash: Name = ""
-    hash: Name = ""
+    hash: Name = ""  # `sha256:...` over all the above
+    signature: Name = ""  # `hmac-sha256:KEYID:...` over all the above
+
+
+class ThresholdDecision(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
+    """What a person asks of the feedback lane, on `pointsman.decisions.v1`; the lane does it, or refuses."""
+
+    decision_id: Id
+    action: Literal["propose", "approve", "reject", "pin", "unpin", "freeze", "unfreeze", "rollback"]
+    scope: ThresholdScope = ThresholdScope()
+    parameter: Name = ""
+    value: Real | None = None  # propose
+    cost_usd_per_day: Real | None = None  # propose: what it would cost, from history
+    version: Annotated[int, Meta(ge=1)] | None = None  # approve, reject: the proposal's; rollback: the one to go to
+    expires_at: Time | None = None  # propose: when the former value comes back
+    actor: Id
+    reason: Annotated[str, Meta(min_length=1, max_length=1024)]
+    time: Time
+    signature: Name = ""  # `hmac-sha256:ACTOR:...` with the actor's own key

@@ -33,6 +33,11 @@ _CHECKPOINT_CONFIG = {
 EVENTS = Topic("router.events.v1", "Request | Route | Outcome", "principal_hash", "gateways", like_events=True,
                config={"max.message.bytes": str(2 << 20)})  # fmt: skip
 AUDITS = Topic("router.audits.v1", "AuditLabel", "ticket_id", "judges only", partitions=1)
+REPORTS = Topic("pointsman.reports.v1", "UnsafeReport", "tenant_id", "pointsman detect", partitions=1)
+DECISIONS = Topic("pointsman.decisions.v1", "ThresholdDecision", "decision_id", "approvers", partitions=1)
+# Labels, reports and decisions in the one order in which they were taken: what thresholds are a function of.
+FEEDBACK = Topic("pointsman.feedback.v1", "a record of one of the three topics above, with its origin",
+                 "the original key", "pointsman feedback", partitions=1, retention_ms=400 * DAY_MS)  # fmt: skip
 TICKETS = Topic("pointsman.tickets.v1", "AuditTicket", "ticket_id", "pointsman detect", partitions=1)
 VERDICTS = Topic("pointsman.verdicts.v1", "Verdict", "verdict_id", "pointsman detect", like_events=True)
 FINDINGS = Topic("pointsman.findings.v1", "Finding", "alert fingerprint", "pointsman detect", like_events=True)
@@ -44,14 +49,17 @@ CHECKPOINTS = Topic("pointsman.checkpoints.v1", "state delta, marker last", "sta
 FLEET_CHECKPOINTS = Topic("pointsman.fleet-checkpoints.v1", "state delta, marker last", "state key",
                           "pointsman fleet", like_events=True, compacted=True,
                           config=_CHECKPOINT_CONFIG)  # fmt: skip
+FEEDBACK_CHECKPOINTS = Topic("pointsman.feedback-checkpoints.v1", "state delta, marker last", "state key",
+                             "pointsman feedback", partitions=1, compacted=True,
+                             config=_CHECKPOINT_CONFIG)  # fmt: skip
 ALERTS = Topic("pointsman.alerts.v1", "Alert", "fingerprint", "pointsman fleet", like_events=True)
-THRESHOLDS = Topic("pointsman.thresholds.v1", "ThresholdUpdate", "scope and parameter",
-                   "pointsman feedback, approvers", compacted=True)  # fmt: skip
+THRESHOLDS = Topic("pointsman.thresholds.v1", "ThresholdUpdate", "state, scope and parameter",
+                   "pointsman feedback", compacted=True)  # fmt: skip
 TRIGGERS = Topic("pointsman.triggers.v1", "Trigger", "trigger_id", "reviewers", compacted=True,
                  config={"max.message.bytes": str(2 << 20)})  # fmt: skip
 
-ALL = (EVENTS, AUDITS, TICKETS, VERDICTS, FINDINGS, DEADLETTERS, CHECKPOINTS, FLEET_CHECKPOINTS, ALERTS,
-       THRESHOLDS, TRIGGERS)  # fmt: skip
+ALL = (EVENTS, AUDITS, REPORTS, DECISIONS, FEEDBACK, TICKETS, VERDICTS, FINDINGS, DEADLETTERS, CHECKPOINTS,
+       FLEET_CHECKPOINTS, FEEDBACK_CHECKPOINTS, ALERTS, THRESHOLDS, TRIGGERS)  # fmt: skip
 
 
 def named(topic: Topic, suffix: str = "") -> str:

@@ -12,6 +12,8 @@ import msgspec
 import yaml
 from msgspec import Meta
 
+from schemas.signatures import LEAST_KEY_CHARS
+
 PREFIX = "POINTSMAN_"
 OTHER_VARIABLES = {
     "POINTSMAN_CONFIG": "path of the YAML file, where no `--config` is given",
@@ -109,6 +111,45 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     resend_seconds: Annotated[float, Positive, Meta(description="between refreshes of a firing alert")] = 60.0
 
 
+class Feedback(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Audit tickets, and the thresholds that move with their answers. Off without `key`: docs/feedback.md."""
+
+    key: Annotated[
+        str,
+        Meta(
+            description="draws and signs tickets, signs updates: 16 characters or more; empty: off", extra=_SECRET
+        ),
+    ] = ""
+    key_id: Annotated[
+        str, Meta(pattern=r"^[A-Za-z0-9._-]{1,32}$", description="names that key in each signature")
+    ] = "1"
+    mode: Annotated[
+        Literal["observe", "propose", "shadow", "active"],
+        Meta(description="what the evidence may do: count, propose, publish beside what is in force, or move it"),
+    ] = "propose"
+    group: Annotated[str, Meta(min_length=1, description="consumer groups of the lane and of its relay")] = (
+        "pointsman-feedback"
+    )
+    audit_share: Annotated[
+        float, Meta(gt=0, le=1, description="share of the principals of a period of whom a request is audited")
+    ] = 0.01
+    audit_period_seconds: Annotated[
+        float, Positive, Meta(description="stream time of one draw: a principal is drawn, then one of its requests")
+    ] = 3_600.0
+    audit_per_day: Annotated[int, Meta(ge=1, le=86_400, description="tickets of one principal a day, at most")] = 4
+    ticket_days: Annotated[float, Meta(gt=0, le=90, description="for which a ticket may be answered")] = 14.0
+    canaries: Annotated[
+        str, Meta(description="JSONL of requests whose answer is known (`pointsman audit canaries`); empty: none")
+    ] = ""
+    canary_share: Annotated[
+        float, Meta(ge=0, le=1, description="canary tickets a drawn one, where there are canaries")
+    ] = 0.05
+    approvers: Annotated[
+        str, Meta(description="`name:key` of each, with spaces between; empty: no value passes its ceiling",
+                  extra=_SECRET),
+    ] = ""  # fmt: skip
+
+
 class Notify(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who is told of alerts."""
 
@@ -178,6 +219,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     clickhouse: ClickHouse = ClickHouse()
     detect: Detect = Detect()
     fleet: Fleet = Fleet()
+    feedback: Feedback = Feedback()
     notify: Notify = Notify()
     gateway: Gateway = Gateway()
     web: Web = Web()
@@ -322,6 +364,8 @@ def _contradictions(settings: Settings) -> Iterator[str]:
         yield f"kafka.sasl_* are set, but security_protocol is {kafka.security_protocol}: they would not be used"
     if bool(kafka.ssl_certfile) != bool(kafka.ssl_keyfile):
         yield "kafka.ssl_certfile and kafka.ssl_keyfile go together"
+    if 0 < len(settings.feedback.key) < LEAST_KEY_CHARS:
+        yield f"feedback.key has fewer than {LEAST_KEY_CHARS} characters"
     if settings.notify.webhook_secret and not settings.notify.webhook_url:
         yield "notify.webhook_secret is set, but no webhook_url"
 

@@ -16,6 +16,7 @@ from schemas.clickhouse.tables import (
     REASONS,
     REQUESTS,
     ROUTES,
+    THRESHOLD_LINKS,
     THRESHOLDS,
     VERDICTS,
     At,
@@ -61,9 +62,15 @@ def _dead_letter(record: Record, at: At) -> Iterator[Row]:
     yield DEAD_LETTERS, DEAD_LETTERS.row(read_dead_letter(record), at)
 
 
-def _plain(kind: type, table: Table, record: Record, at: At) -> Iterator[Row]:
+def _threshold(record: Record, at: At) -> Iterator[Row]:
     if record.value:  # a compacted topic's tombstone says nothing about the past
-        yield table, table.row(decode(kind, record), at)
+        update = decode(ThresholdUpdate, record)
+        yield THRESHOLDS, THRESHOLDS.row(update, at)
+        yield THRESHOLD_LINKS, THRESHOLD_LINKS.row(update, at)
+
+
+def _plain(kind: type, table: Table, record: Record, at: At) -> Iterator[Row]:
+    yield table, table.row(decode(kind, record), at)
 
 
 _READERS: dict[str, Callable[[Record, At], Iterator[Row]]] = {
@@ -72,7 +79,7 @@ _READERS: dict[str, Callable[[Record, At], Iterator[Row]]] = {
     topics.FINDINGS.name: partial(_plain, Finding, FINDINGS),
     topics.ALERTS.name: partial(_plain, Alert, ALERTS),
     topics.DEADLETTERS.name: _dead_letter,
-    topics.THRESHOLDS.name: partial(_plain, ThresholdUpdate, THRESHOLDS),
+    topics.THRESHOLDS.name: _threshold,
     topics.AUDITS.name: partial(_plain, AuditLabel, AUDITS),
 }
 

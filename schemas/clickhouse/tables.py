@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+from schemas.codec import encode
+
 STRING = "String"
 NAME = "LowCardinality(String)"  # fewer than about 10,000 values: never of a user, a session or a request
 NAMES = "Array(LowCardinality(String))"
@@ -310,22 +312,31 @@ THRESHOLDS = Table("thresholds", [
     *_PLACE,
 ])  # fmt: skip
 
+# As it was signed: what `pointsman threshold verify` reads.
+THRESHOLD_LINKS = Table("threshold_links", [
+    *_plain(SMALL, "version"),
+    *_plain(STRING, "update_id"),
+    *_millis("time"),
+    _made("link", STRING, lambda update: encode(update).decode()),
+    *_PLACE,
+])  # fmt: skip
+
 # Not the judge's reason: it may quote a prompt.
 AUDITS = Table("audits", [
     *_plain(STRING, "label_id"),
     *_plain(STRING, "ticket_id", "request_id", of="ticket."),
     *_plain(NAME, "tenant_id", of="ticket."),
     *_plain(STRING, "principal_hash", of="ticket."),
-    *_plain(NAME, "detector", "route", "category", of="ticket."),
+    *_plain(NAME, "detector", "parameter", "router_name", "route", "category", "stratum", of="ticket."),
     *_plain(NUMBER, "score", "threshold", of="ticket."),
     *_plain(SMALL, "threshold_version", of="ticket."),
     *_plain(NUMBER, "weight", of="ticket."),
     *_millis("issued_at", of="ticket."),
-    *_plain(BOOL, "canary", of="ticket."),
     *_plain(NAME, "judge", "label"),
     *_maybe(NUMBER, "confidence"),
     *_millis("labelled_at"),
     *_PLACE,
 ])  # fmt: skip
 
-ALL = (REQUESTS, ROUTES, OUTCOMES, VERDICTS, REASONS, FINDINGS, ALERTS, DEAD_LETTERS, THRESHOLDS, AUDITS)
+ALL = (REQUESTS, ROUTES, OUTCOMES, VERDICTS, REASONS, FINDINGS, ALERTS, DEAD_LETTERS, THRESHOLDS, THRESHOLD_LINKS,
+       AUDITS)  # fmt: skip

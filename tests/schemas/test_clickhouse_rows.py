@@ -12,7 +12,7 @@ from schemas import topics
 from schemas.audits import AuditLabel, AuditTicket
 from schemas.clickhouse import tables
 from schemas.clickhouse.rows import TOPICS, rows
-from schemas.codec import InvalidRecord, dead_letter_headers
+from schemas.codec import InvalidRecord, dead_letter_headers, encode
 from schemas.events import CounterfactualScore
 from schemas.thresholds import ThresholdScope, ThresholdUpdate
 from streams.replay import FileRecord
@@ -94,7 +94,11 @@ def test_thresholds_and_audits_by_their_inner_fields() -> None:
         update_id="u1", scope=ThresholdScope(detector="triggers", tenant_id="t1"), parameter="share",
         old_value=None, new_value=0.7, direction="tighten", version=2, mode="active", cause="auto", time=START,
     )  # fmt: skip
-    made = row(topics.THRESHOLDS, update)
+    (table, values), (links, link) = rows(
+        topics.THRESHOLDS.name, FileRecord(topics.THRESHOLDS.name, 1, START_MS, encode(update))
+    )
+    assert dict(zip(links.columns, link, strict=True))["link"].encode() == encode(update)
+    made = dict(zip(table.columns, values, strict=True))
     assert (made["detector"], made["tenant_id"], made["parameter"]) == ("triggers", "t1", "share")
     assert (made["has_old_value"], made["new_value"], made["has_expires_at"], made["expires_at"]) == (
         False, 0.7, False, 0,

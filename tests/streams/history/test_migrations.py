@@ -8,6 +8,7 @@ from streams.migrations import MigrationError, migrate, plan
 from streams.store import Store
 
 FILES = migrations.load()
+VERSIONS = [migration.version for migration in FILES]
 
 
 async def names(store: Store) -> set[str]:
@@ -15,26 +16,28 @@ async def names(store: Store) -> set[str]:
 
 
 async def test_up_down_up(empty: Store) -> None:
-    assert [step.migration.version for step in await migrate(empty, FILES)] == [1, 2, 3, 4]
+    assert [step.migration.version for step in await migrate(empty, FILES)] == VERSIONS
     everything = await names(empty)
     assert {table.name for table in tables.ALL} < everything
     assert await migrate(empty, FILES) == []
 
     down = await migrate(empty, FILES, to=1)
-    assert [(step.migration.version, step.direction) for step in down] == [(4, "down"), (3, "down"), (2, "down")]
+    assert [(step.migration.version, step.direction) for step in down] == [
+        (version, "down") for version in reversed(VERSIONS[1:])
+    ]
     assert await names(empty) == {"requests", "routes", "outcomes"}
     await migrate(empty, FILES, to=0)
     assert await names(empty) == set()
 
-    assert len(await migrate(empty, FILES)) == 4
+    assert len(await migrate(empty, FILES)) == len(FILES)
     assert await names(empty) == everything
 
 
 async def test_a_plan_changes_nothing(empty: Store) -> None:
     """Not even where the database is not there yet."""
-    assert len(await plan(empty, FILES)) == 4
+    assert len(await plan(empty, FILES)) == len(FILES)
     await migrate(empty, FILES, to=2)
-    assert [step.migration.version for step in await plan(empty, FILES)] == [3, 4]
+    assert [step.migration.version for step in await plan(empty, FILES)] == VERSIONS[2:]
     assert "thresholds" not in await names(empty)
 
 
@@ -43,8 +46,10 @@ async def test_an_edited_migration_is_refused(empty: Store) -> None:
     edited = [FILES[0]._replace(checksum="other"), *FILES[1:]]
     with pytest.raises(MigrationError, match=r"migration 1 \(events\) was edited"):
         await migrate(empty, edited)
-    with pytest.raises(MigrationError, match=r"migration 4 \(minutes\) is applied, but has no file"):
-        await plan(empty, FILES[:3])
+    with pytest.raises(
+        MigrationError, match=rf"migration {VERSIONS[-1]} \({FILES[-1].name}\) is applied, but has no file"
+    ):
+        await plan(empty, FILES[:-1])
 
 
 async def test_a_migration_that_broke_off_runs_again(empty: Store) -> None:
@@ -53,7 +58,7 @@ async def test_a_migration_that_broke_off_runs_again(empty: Store) -> None:
     with pytest.raises(DatabaseError, match="CREATE query"):
         await migrate(empty, [FILES[0], broken, *FILES[2:]])
     assert "reasons" in await names(empty)
-    assert len(await migrate(empty, FILES)) == 3
+    assert len(await migrate(empty, FILES)) == len(FILES) - 1
 
 
 async def test_an_unknown_version_is_refused(empty: Store) -> None:
@@ -71,9 +76,9 @@ async def test_tables_have_the_columns_that_are_inserted(store: Store) -> None:
 def test_statements_bear_being_run_again() -> None:
     for migration in FILES:
         for statement in migration.up:
-            assert " IF NOT EXISTS " in statement, statement
+            assert " IF NOT EXISTS " in statement or " IF EXISTS " in statement, statement
         for statement in migration.down:
-            assert " IF EXISTS " in statement, statement
+            assert " IF EXISTS " in statement or " IF NOT EXISTS " in statement, statement
 
 
 @pytest.mark.parametrize(
