@@ -1,11 +1,9 @@
 """One partition of the events topic, judged: exactly one verdict a request, findings, dead letters."""
 
-import logging
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import accumulate
-from typing import Literal
 
 import msgspec
 
@@ -13,15 +11,14 @@ from detectors.budget import Budget, Grant
 from detectors.contract import Case, PromptFacts, StreamDetector
 from detectors.joins import Entry, Joins, Key
 from detectors.kinds import KINDS, fingerprint, labels_for
-from detectors.panel import PromptPanel, add_answer
+from detectors.panel import PromptPanel
 from detectors.processor import Output, Record
+from detectors.verdict import ask, verdict_of
 from schemas.checkpoints import Marker, check_format
 from schemas.codec import InvalidRecord, dead_letter_headers, decode_event, encode, stable_id
 from schemas.events import AnyEvent, Outcome, Request, Route, without_text
 from schemas.topics import DEADLETTERS, FINDINGS, VERDICTS
-from schemas.verdicts import Finding, Reason, UnjudgedReason, Verdict
-
-log = logging.getLogger(__name__)
+from schemas.verdicts import Finding, Reason
 
 MARKER_KEY = b"marker"
 BUDGET_KEY = b"budget"
@@ -193,21 +190,7 @@ class Judge:
             time=self.time_ms / 1000, request=entry.request, route=entry.route, outcome=outcome, prompt=facts,
             flagged=any(reason.flagged for reason in facts.reasons),
         )  # fmt: skip
-        for detector in self._detectors:
-            try:
-                answer = detector.score(case)
-            except Exception:
-                log.exception("detector %s failed", detector.name)
-                facts.failed.append(detector.name)
-                continue
-            add_answer(facts.scores, facts.reasons, facts.unable, detector.name, answer)
-        flagged = any(reason.flagged for reason in facts.reasons)
-        for detector in self._detectors:
-            try:
-                detector.learn(case, flagged)
-            except Exception:
-                log.exception("detector %s could not learn", detector.name)
-                facts.failed.append(detector.name)
+        ask(self._detectors, case)
         for name in facts.failed:
             self.counters[f"detector_errors.{name}"] += 1
         for name in facts.unable if outcome is None else ():
@@ -218,35 +201,13 @@ class Judge:
 
     def _emit_verdict(self, entry: Entry, request: Request, facts: PromptFacts) -> None:
         route = entry.route
-        flagged = any(reason.flagged for reason in facts.reasons)
-        unjudged: UnjudgedReason | Literal[""] = "" if flagged else self._why_unjudged(facts)
-        decision: Literal["unjudged", "flagged", "clean"] = (
-            "unjudged" if unjudged else "flagged" if flagged else "clean"
-        )
-        self.counters[f"verdicts.{decision}"] += 1
-        if unjudged:
-            self.counters[f"unjudged.{unjudged}"] += 1
-        verdict = Verdict(
-            verdict_id=stable_id("verdict", request.tenant_id, request.principal_hash, request.event_id),
-            request_id=request.request_id,
-            event_id=request.event_id,
-            event_time=request.event_time,
-            time=_when(self.time_ms),
-            tenant_id=request.tenant_id,
-            principal_hash=request.principal_hash,
-            decision=decision,
-            unjudged_reason=unjudged,
-            reasons=sorted(facts.reasons, key=lambda r: (not r.flagged, r.threshold - r.score, r.detector)),
-            scores=facts.scores,
-            unable=facts.unable,
-            route_missing=route is None,
-            prompt_chars=request.prompt_chars,
-            prompt_hash=request.prompt_hash,
-            catalogue_version=facts.catalogue_version,
-            thresholds_version=self._panel.thresholds.version,
-            partition=self._partition,
-            offset=entry.request_offset,
-        )
+        verdict = verdict_of("verdict", self._panel, request, facts, _when(self.time_ms))
+        verdict.route_missing, verdict.partition, verdict.offset = (
+            route is None, self._partition, entry.request_offset,
+        )  # fmt: skip
+        self.counters[f"verdicts.{verdict.decision}"] += 1
+        if verdict.unjudged_reason:
+            self.counters[f"unjudged.{verdict.unjudged_reason}"] += 1
         if route is not None:
             verdict.router_name, verdict.router_version = route.router_name, route.router_version
             verdict.selected_model, verdict.tier, verdict.tier_rank = (
@@ -256,12 +217,6 @@ class Judge:
             verdict.cost_estimate_usd = route.cost_estimate_usd
             verdict.cache_hit, verdict.fallback_from = route.cache_hit, route.fallback_from
         self._out.append(Output(VERDICTS.name, verdict.verdict_id.encode(), encode(verdict), (), self._partition))
-
-    def _why_unjudged(self, facts: PromptFacts) -> UnjudgedReason | Literal[""]:
-        if facts.failed:
-            return "error"
-        names = {detector.name for detector in self._panel.detectors}
-        return "no_text" if names and names <= set(facts.unable) else ""
 
     def _emit_finding(self, reason: Reason, case: Case, cause: str) -> None:
         kind, request, route = KINDS[reason.kind], case.request, case.route
@@ -277,6 +232,7 @@ class Judge:
             tenant_id=request.tenant_id,
             principal_hash=request.principal_hash,
             router_name=route.router_name if route else "",
+            gateway_name=request.gateway_name,
             request_id=request.request_id,
             event_time=request.event_time,
             score=reason.score,

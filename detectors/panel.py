@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -58,6 +59,12 @@ class PromptPanel:
     def swap_catalogue(self, catalogue: Catalogue) -> None:
         """Use another catalogue from the next batch on; builds its index in the calling thread."""
         self._triggers.swap(catalogue)
+
+    def warm_up(self) -> None:
+        """Judge one prompt: loads what is loaded at the first (seconds)."""
+        now = datetime.fromtimestamp(0, UTC)
+        self.facts([Request(event_id="0", event_time=now, request_id="0", tenant_id="0", principal_hash="0",
+                            prompt_text="a first prompt")])  # fmt: skip
 
     def facts(self, requests: Sequence[Request], grant: Grant | None = None) -> list[PromptFacts]:
         """Judge prompts in one batch; the facts of one depend on others only through `grant`, asked in order."""

@@ -14,3 +14,8 @@ def stream_detectors(thresholds: Thresholds) -> list[StreamDetector]:
     difficulty = Difficulty(thresholds)
     steering = Steering(thresholds, difficulty.residual)  # first, so that both see one state of the models
     return [Discovery(thresholds), steering, difficulty, Spend(thresholds), Coverage(thresholds)]
+
+
+def guard_detectors(thresholds: Thresholds) -> list[StreamDetector]:
+    """Those that can say something before a request is routed: one gateway's traffic is their log."""
+    return [Discovery(thresholds)]

@@ -29,45 +29,17 @@ SETTLE_SECONDS = 0.5  # a burst of catalogue records makes one swap
 IN_FORCE = ("active", "pinned", "rolled_back")
 
 
-class Control(Service):
-    """Keeps a panel's catalogue and thresholds as the topics say. Start it before the lanes."""
+class InForce:
+    """What the records of both control topics come to, and its swap into a panel."""
 
-    def __init__(
-        self, app: faust.App, brokers: Mapping[str, Any], health: Health, panel: PromptPanel, suffix: str = ""
-    ) -> None:
-        super().__init__()
-        self._brokers = brokers
-        self._health = health
+    def __init__(self, panel: PromptPanel) -> None:
         self._panel = panel
-        self._suffix = suffix
         self._records = read_records(SHIPPED)
         self._values: dict[str, float] = {}
         self._version = 0
-        self._changed = asyncio.Event()
-        for topic, follow in ((TRIGGERS, self._follow_triggers), (THRESHOLDS, self._follow_thresholds)):
-            source = app.topic(named(topic, suffix), value_serializer="raw", key_serializer="raw")
-            app.agent(source, name=f"control.{topic.name}")(follow)
 
-    async def on_start(self) -> None:
-        """Read both topics to their end: the first verdict is by what is in force."""
-        async for record in read_to_end(self._brokers, named(TRIGGERS, self._suffix)):
-            self._on_trigger(record)
-        async for record in read_to_end(self._brokers, named(THRESHOLDS, self._suffix)):
-            self._on_threshold(record)
-        await self._swap()
-        self._health.ready("catalogue", True)
-
-    async def _follow_triggers(self, stream: Any) -> None:
-        async for event in _messages(stream):
-            self._on_trigger(event)
-            self._changed.set()
-
-    async def _follow_thresholds(self, stream: Any) -> None:
-        async for event in _messages(stream):
-            self._on_threshold(event)
-            self._changed.set()
-
-    def _on_trigger(self, record: Record) -> None:
+    def take_trigger(self, record: Record) -> None:
+        """Take over a record of the catalogue's topic, a tombstone too."""
         if record.value is None and record.key is not None:
             self._records.remove(record.key.decode(errors="replace"))
             return
@@ -76,7 +48,8 @@ class Control(Service):
         except InvalidRecord as error:
             log.error("catalogue record left out: %s", error)
 
-    def _on_threshold(self, record: Record) -> None:
+    def take_threshold(self, record: Record) -> None:
+        """Take over a record of the thresholds' topic."""
         try:
             update = decode(ThresholdUpdate, record)
         except InvalidRecord as error:
@@ -90,6 +63,51 @@ class Control(Service):
         self._values[update.parameter] = update.new_value
         self._version = max(self._version, update.version)
 
+    def swap(self) -> None:
+        """Have the panel judge by it. Building an index takes its time, in which the old one judges."""
+        catalogue = self._records.catalogue()
+        if catalogue.triggers != self._panel.catalogue.triggers:
+            self._panel.swap_catalogue(catalogue)
+            log.info("catalogue %d: %d triggers", catalogue.version, len(catalogue))
+        self._panel.thresholds.swap(self._values, self._version)
+
+
+class Control(Service):
+    """Keeps a panel's catalogue and thresholds as the topics say. Start it before the lanes."""
+
+    def __init__(
+        self, app: faust.App, brokers: Mapping[str, Any], health: Health, panel: PromptPanel, suffix: str = ""
+    ) -> None:
+        super().__init__()
+        self._brokers = brokers
+        self._health = health
+        self._panel = panel
+        self._suffix = suffix
+        self._in_force = InForce(panel)
+        self._changed = asyncio.Event()
+        for topic, follow in ((TRIGGERS, self._follow_triggers), (THRESHOLDS, self._follow_thresholds)):
+            source = app.topic(named(topic, suffix), value_serializer="raw", key_serializer="raw")
+            app.agent(source, name=f"control.{topic.name}")(follow)
+
+    async def on_start(self) -> None:
+        """Read both topics to their end: the first verdict is by what is in force."""
+        async for record in read_to_end(self._brokers, named(TRIGGERS, self._suffix)):
+            self._in_force.take_trigger(record)
+        async for record in read_to_end(self._brokers, named(THRESHOLDS, self._suffix)):
+            self._in_force.take_threshold(record)
+        await self._swap()
+        self._health.ready("catalogue", True)
+
+    async def _follow_triggers(self, stream: Any) -> None:
+        async for event in _messages(stream):
+            self._in_force.take_trigger(event)
+            self._changed.set()
+
+    async def _follow_thresholds(self, stream: Any) -> None:
+        async for event in _messages(stream):
+            self._in_force.take_threshold(event)
+            self._changed.set()
+
     @Service.task
     async def _swap_when_changed(self) -> None:
         while not self.should_stop:
@@ -99,16 +117,11 @@ class Control(Service):
             await self._swap()
 
     async def _swap(self) -> None:
-        catalogue = self._records.catalogue()
-        if catalogue.triggers != self._panel.catalogue.triggers:
-            # Building the index takes its time; the old one judges meanwhile.
-            await asyncio.to_thread(self._panel.swap_catalogue, catalogue)
-            log.info("catalogue %d: %d triggers", catalogue.version, len(catalogue))
+        await asyncio.to_thread(self._in_force.swap)
         metrics.CATALOGUE_VERSION.set(self._panel.catalogue.version)
         for kind in ("lexical", "semantic"):
             entries = sum(trigger.kind in (kind, "both") for trigger in self._panel.catalogue.triggers)
             metrics.CATALOGUE_ENTRIES.labels(kind).set(entries)
-        self._panel.thresholds.swap(self._values, self._version)
         for name in DEFAULTS:
             metrics.THRESHOLD_VALUE.labels(name).set(self._panel.thresholds[name])
 

@@ -196,6 +196,23 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ] = 32 << 20
 
 
+class Guard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The check of a prompt before it is routed, in the gateway's own process."""
+
+    fail: Annotated[
+        Literal["", "open", "closed"],
+        Meta(description="whether a request that could not be judged passes (open) or not; empty: no guard"),
+    ] = ""
+    refuse: Annotated[str, Meta(description="kinds of finding that a request must not have, by commas")] = (
+        "known_trigger"
+    )
+    budget_ms: Annotated[float, Positive, Meta(description="longest that a request waits for its verdict")] = 50.0
+    catalogue: Annotated[
+        str, Meta(description="JSONL file of the triggers; with neither file the control topics are followed")
+    ] = ""
+    thresholds: Annotated[str, Meta(description="JSON file of thresholds by name; empty: as shipped")] = ""
+
+
 class Web(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Health and metrics."""
 
@@ -222,6 +239,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     feedback: Feedback = Feedback()
     notify: Notify = Notify()
     gateway: Gateway = Gateway()
+    guard: Guard = Guard()
     web: Web = Web()
     log: Log = Log()
 

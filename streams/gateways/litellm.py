@@ -15,16 +15,20 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from schemas.events import AnyEvent
+from schemas.events import AnyEvent, Request
 from streams.gateways.litellm_events import Call, Gateway, attempt_number, tokens_of
 from streams.gateways.privacy import identity
 from streams.gateways.publisher import from_settings
 from streams.settings import load
 
+if TYPE_CHECKING:  # a gateway without a guard does not load what judges
+    from detectors.guard import Guard
+
 try:
     import litellm
+    from litellm.exceptions import GuardrailRaisedException
     from litellm.integrations.custom_logger import CustomLogger
 except ImportError as error:  # pragma: no cover - the tests need LiteLLM
     raise ImportError("streams.gateways.litellm needs LiteLLM: pip install 'pointsman[litellm]'") from error
@@ -62,13 +66,17 @@ def _never_raises(hook: Hook) -> Hook:
 class PointsmanLogger(CustomLogger):
     """A callback for `litellm.callbacks`, or for `callbacks` in the proxy's configuration.
 
-    `publish`: takes an event and does not wait (`Publisher.publish`).
+    `publish`: takes an event and does not wait (`Publisher.publish`). `guard`: asked by the proxy before it routes.
     """
 
-    def __init__(self, publish: Callable[[AnyEvent], object], gateway: Gateway) -> None:
+    def __init__(
+        self, publish: Callable[[AnyEvent], object], gateway: Gateway, guard: "Guard | None" = None
+    ) -> None:
         super().__init__()
         self.errors = 0  # hooks of ours that failed; each cost at most one event
         self._publish = publish
+        self._guard = guard
+        self._read = dataclasses.replace(gateway, prompt="ends")  # for the guard: what it reads stays here
         self._open = gateway
         self._silent = dataclasses.replace(gateway, prompt="hash")
 
@@ -84,12 +92,36 @@ class PointsmanLogger(CustomLogger):
 
     # --- the request
 
-    @_never_raises
     async def async_pre_call_hook(
         self, user_api_key_dict: Any, cache: Any, data: dict[str, Any], call_type: str
     ) -> None:
-        """Proxy only: before routing and before the model's name is checked."""
-        self._begin(data, data.get("messages"), {**_metadata(data), **_payer(user_api_key_dict)}, call_type)
+        """Proxy only: before routing and before the model's name is checked.
+
+        Raises:
+            GuardrailRaisedException: the guard does not admit the request; the proxy answers 400.
+        """
+        request = self._on_asked(user_api_key_dict, data, call_type)
+        if self._guard is not None:
+            await self._check(self._guard, request)
+
+    @_never_raises
+    def _on_asked(self, user_api_key_dict: Any, data: dict[str, Any], call_type: str) -> Request | None:
+        """Publish the request; what the guard is to judge of it, where there is one."""
+        metadata = {**_metadata(data), **_payer(user_api_key_dict)}
+        call = self._begin(data, data.get("messages"), metadata, call_type)
+        return self._read.request(call, data, data.get("messages"), metadata) if self._guard is not None else None
+
+    async def _check(self, guard: "Guard", request: Request | None) -> None:
+        if request is None:  # our own failure, which is in the log: like any request that could not be judged
+            admitted, judged = guard.passes_unjudged, False
+        else:
+            verdict = await guard.judge_async(request)
+            admitted, judged = guard.admits(verdict), verdict.decision != "unjudged"
+        if not admitted:
+            message = (
+                "refused before it was routed" if judged else "could not be judged, and is not routed unjudged"
+            )
+            raise GuardrailRaisedException("pointsman", f"the request {message}", False, blocked_content=judged)
 
     async def async_filter_deployments(
         self, model: str, healthy_deployments: list[Any], messages: Any, request_kwargs: Any = None,
@@ -256,7 +288,8 @@ def from_environment() -> PointsmanLogger:
     """A logger with a publisher of its own, after the settings (`POINTSMAN_*`, docs/gateways/litellm.md).
 
     Raises:
-        SettingsError: no brokers, no identity key, or anything wrong: a gateway must not come up and send nothing.
+        SettingsError: no brokers, no identity key, or anything wrong: a gateway must not come up and send nothing,
+            nor without the guard that it was told to ask.
     """
     settings = load(None, os.environ)
     publisher = from_settings(settings, "litellm")
@@ -266,7 +299,12 @@ def from_environment() -> PointsmanLogger:
         instance=settings.gateway.instance or socket.gethostname(),
         version=importlib.metadata.version("litellm"),
     )
-    return PointsmanLogger(publisher.publish, gateway)
+    guard = None
+    if settings.guard.fail:
+        from streams.gateways.guard import from_settings as guard_from_settings
+
+        guard = guard_from_settings(settings)
+    return PointsmanLogger(publisher.publish, gateway, guard)
 
 
 def _price(model: str, input_tokens: int, output_tokens: int) -> float | None:
