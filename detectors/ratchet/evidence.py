@@ -146,22 +146,12 @@ class Evidence:
     def risk_ucb(self, index: int, delta: float, epsilon: float, sensitivity: float) -> float:
         """Upper bound of the miss risk at a threshold: with chance 1 - delta, valid at all times of the epoch.
 
-        Beta mixture of sub-Bernoulli martingales (Howard et al. 2021, section 3): exp(h S) / (1 - r + r e^h)^N
-        with S = sum of v L and N = sum of v is a supermartingale for each h, weights v <= 1 included, because
-        x^v <= 1 + v (x - 1). The judge's false alarms are not taken off: the bound is the larger for them.
+        The judge's false alarms are not taken off: the bound is the larger for them.
         """
         if self.mass == 0:
             return 1.0
-        hits, rest = float(self.missed[index]), max(self.mass - float(self.missed[index]), 0.0)
-        level = math.log(1 / delta) - (_log_beta(0.5 + hits, 0.5 + rest) - _log_beta(0.5, 0.5))
-        low, high = hits / self.mass, 1.0
-        for _ in range(50):
-            risk = (low + high) / 2
-            if -hits * math.log(risk) - rest * math.log1p(-risk) < level:
-                low = risk
-            else:
-                high = risk
-        return min(1.0, (high + epsilon * self.labels / self.mass) / sensitivity)
+        judged = share_ucb(float(self.missed[index]), self.mass, delta)
+        return min(1.0, (judged + epsilon * self.labels / self.mass) / sensitivity)
 
     def pack(self) -> bytes:
         """Everything, in at most 32 * 9 * 8 + 320 bytes."""
@@ -192,6 +182,27 @@ class Evidence:
         for array in (self.detectors, self.bets, self.missed, self.false_flags):
             array[...] = numbers[at : at + array.size].reshape(array.shape)
             at += array.size
+
+
+def share_ucb(hits: float, mass: float, delta: float) -> float:
+    """Upper bound of a weighted mean of losses in [0, 1]: with chance 1 - delta, valid at all times.
+
+    `hits` is the sum of v L, `mass` that of v, with weights v in (0, 1]. Beta mixture of sub-Bernoulli martingales
+    (Howard et al. 2021, section 3): exp(h hits) / (1 - r + r e^h)^mass is a supermartingale for each h, weights
+    included, because x^v <= 1 + v (x - 1).
+    """
+    rest = max(mass - hits, 0.0)
+    if mass <= 0:
+        return 1.0
+    level = math.log(1 / delta) - (_log_beta(0.5 + hits, 0.5 + rest) - _log_beta(0.5, 0.5))
+    low, high = hits / mass, 1.0
+    for _ in range(50):
+        share = (low + high) / 2
+        if -hits * math.log(share) - rest * math.log1p(-share) < level:
+            low = share
+        else:
+            high = share
+    return high
 
 
 def _log_beta(a: float, b: float) -> float:
