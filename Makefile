@@ -7,7 +7,7 @@ export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup kafka-jars models lint format types test test-long demo bench clean lock
+.PHONY: $(shell grep -oE '^[a-z-]+:' $(firstword $(MAKEFILE_LIST)) | tr -d ':')
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -33,6 +33,9 @@ demo: setup kafka-jars models ## a fleet's traffic with planted attacks through 
 
 bench: setup kafka-jars models ## speed, as ratios measured side by side, into .bench/report.json (SHORT=1: a minute of it)
 	@$(PY) -m loadtests.bench $(if $(SHORT),--short)
+
+drill: setup models ## a benign day and a day of attacks, replayed: what was told, into .drill/report.json (SHORT=1)
+	@$(PY) -m loadtests.drill $(if $(SHORT),--short)
 
 test: setup kafka-jars ## every test: first what needs no shared broker, in two processes
 	$(BIN)/pytest -n 2 -m "not kafka and not cluster"

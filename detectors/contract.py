@@ -30,6 +30,7 @@ class PromptFacts(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     unable: list[str] = []
     failed: list[str] = []  # detectors that raised: the verdict is `unjudged: error`
     vector: bytes = b""  # float16[d], the static embedding of the whole prompt, unit length; empty: none
+    likeness: int = 0  # the signs of `vector` as 64 bits: near-duplicates differ in few of them; 0: none
     windows: bytes = b""  # what `discovery` needs of the text, packed by it
     catalogue_version: int = 0
 

@@ -73,9 +73,12 @@ class PromptPanel:
         batch = read_prompts(requests)
         version = self.catalogue.version
         vectors = self._embedding.vectors(batch).astype(np.float16)
+        likenesses = np.packbits(vectors > 0, axis=1).view(">u8")[:, 0].tolist()
         facts = [
-            PromptFacts(vector=vector.tobytes() if readable else b"", catalogue_version=version)
-            for vector, readable in zip(vectors, batch.readable, strict=True)
+            PromptFacts(vector=vector.tobytes(), likeness=likeness, catalogue_version=version)
+            if readable
+            else PromptFacts(catalogue_version=version)
+            for vector, likeness, readable in zip(vectors, likenesses, batch.readable, strict=True)
         ]
         for detector in self.detectors:
             try:

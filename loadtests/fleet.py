@@ -3,13 +3,14 @@
 import hashlib
 import hmac
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
 from loadtests.arrivals import arrivals
 from loadtests.prompts import Prompt, benign, grammar, unsafe
+from schemas.events import AnyEvent
 
 KEY = b"loadtests"  # of the hashes here; a gateway has a secret of its own
 UNSAFE_SHARE = 0.002  # harmful requests of ordinary traffic
@@ -18,7 +19,7 @@ LONGEST_EDIT = 6
 
 @dataclass(slots=True)
 class Ask:
-    """One request before it is an event. What an attack forces stands in the last four."""
+    """One request before it is an event. What an attack forces stands in the last five."""
 
     at: float  # seconds from the start
     principal: "Principal"
@@ -30,6 +31,7 @@ class Ask:
     unsafe: bool = False
     attack: str = ""
     score: float | None = None  # claimed instead of the router's own
+    tamper: Callable[[AnyEvent], None] | None = None  # changes each of its events before it is published
 
 
 @dataclass(frozen=True, slots=True)

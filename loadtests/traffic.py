@@ -134,21 +134,23 @@ class _Gateway:
         self._answered.add((caller.tenant, ask.text))
 
         late = rng.random() < LATE
-        self._send(decided + rng.expovariate(4) if late else ask.at, self._request(ask, common, ask.at + skew))
+        self._send(ask, decided + rng.expovariate(4) if late else ask.at, self._request(ask, common, ask.at + skew))
         score = self._scores[ask.text] if ask.score is None else ask.score
         tier = self._router.tier(score)
         if rng.random() >= ROUTE_LOST:
-            self._send(decided, self._route(ask, common, score, tier, cached, decided + skew))
+            self._send(ask, decided, self._route(ask, common, score, tier, cached, decided + skew))
             if not cached and rng.random() < FAILS_OVER:
                 tier, failed = TIERS[min(tier.rank + 1, len(TIERS) - 1)], tier
                 decided += 0.5 + rng.expovariate(1)
                 done += decided - ask.at
                 again = self._route(ask, common, score, tier, False, decided + skew, failed)
-                self._send(decided, again)
+                self._send(ask, decided, again)
         if rng.random() >= OUTCOME_LOST:
-            self._send(done, self._outcome(ask, common, tier, cached, done - ask.at, done + skew))
+            self._send(ask, done, self._outcome(ask, common, tier, cached, done - ask.at, done + skew))
 
-    def _send(self, at: float, event: AnyEvent) -> None:
+    def _send(self, ask: Ask, at: float, event: AnyEvent) -> None:
+        if ask.tamper:
+            ask.tamper(event)
         self.sent.append(Sent(at, event))
         if self._rng.random() < TWICE:
             self.sent.append(Sent(at + 0.3, event))

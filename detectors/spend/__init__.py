@@ -81,9 +81,18 @@ class Spend:
         past, rank, usd = taken.past, taken.rank, taken.usd
         if rank is None and usd is None:
             return
-        if isinstance(taken.answer, Reason) and taken.answer.kind == "fleet_spend":
-            self._acknowledge(case.request.tenant_id)
         weight, held = past.weigh(case.time), past.holds(flagged)
+        if isinstance(taken.answer, Reason) and taken.answer.flagged:
+            if taken.answer.kind == "fleet_spend":
+                self._acknowledge(case.request.tenant_id)
+            else:
+                limits = self._thresholds
+                past.restart(
+                    limits["spend.tier_odds"],
+                    limits["spend.price"],
+                    limits["spend.rate"],
+                    limits["spend.floor_usd_per_hour"],
+                )
         if rank is not None and case.route is not None:
             past.requests += 1
             if not held:
@@ -124,7 +133,7 @@ class Spend:
         past.fade(case.time)
         best, stage, threshold = -1.0, "", ""
         if rank is not None and route is not None:
-            past.add_tier(rank, self._tiers_of(route.router_name))
+            past.add_tier(rank, self._tiers_of(route.router_name), case.prompt.likeness)
             if past.requests >= WARM_REQUESTS:
                 best, stage, threshold = (
                     past.tier_sum / self._thresholds["spend.tier_odds"],

@@ -22,14 +22,16 @@ MOST_HELD = 500  # cases: then a change of habit is learnt
 MOST_USD = 1e6
 BUCKET_S = 600.0
 
-_FORM = struct.Struct("<4d11f2I6f")
+SAME_BITS = 12  # of 64: prompts whose likenesses differ by no more are one prompt, tried again
+
+_FORM = struct.Struct("<4d11f2I6fQI")
 _TILTS = tuple(TILT**rank for rank in range(RANKS))
 _LOG_TILT = math.log(TILT)
 
 
 @dataclass(slots=True)
 class Past:
-    """108 bytes packed. Times in seconds of the stream, money in USD, sums in units of their own."""
+    """120 bytes packed. Times in seconds of the stream, money in USD, sums in units of their own."""
 
     seen: float = 0.0  # last case
     paid: float = 0.0  # last outcome with a cost
@@ -49,13 +51,16 @@ class Past:
     requests: int = 0
     held: int = 0  # cases in a row that did not move the baseline
     ranks: list[float] = field(default_factory=lambda: [0.0] * RANKS)  # fading counts of tiers
+    likeness: int = 0  # of the last prompt (detectors/contract.py)
+    repeats: int = 0  # near-duplicates in a row, the last prompt included
 
     @classmethod
     def unpack(cls, value: bytes) -> "Past":
         """What `pack` wrote."""
         fields = _FORM.unpack(value)
-        past = cls(*fields[:-RANKS])
-        past.ranks = list(fields[-RANKS:])
+        past = cls(*fields[: -RANKS - 2])
+        past.ranks = list(fields[-RANKS - 2 : -2])
+        past.likeness, past.repeats = fields[-2:]
         return past
 
     def pack(self) -> bytes:
@@ -64,6 +69,7 @@ class Past:
             self.seen, self.paid, self.hour, self.bucket, self.in_bucket, self.tier_sum, self.price_sum,
             self.rate_usd, self.costs, self.mean, self.variance, self.hour_usd, self.hours, self.hour_mean,
             self.hour_variance, self.requests, self.held, *self.ranks,
+            self.likeness, self.repeats,
         )  # fmt: skip
 
     def fade(self, time: float) -> None:
@@ -81,17 +87,20 @@ class Past:
         self.in_bucket += 1
         return 1 / self.in_bucket
 
-    def add_tier(self, rank: int, fleet: Sequence[float]) -> None:
+    def add_tier(self, rank: int, fleet: Sequence[float], likeness: int) -> None:
         """Tier sum: log-likelihood ratio of this tier, tilted distribution against the principal's own.
 
-        `fleet`: counts of tiers that stand in for a past of `FLEET_WEIGHT` requests.
+        `fleet`: counts of tiers that stand in for a past of `FLEET_WEIGHT` requests. Retries and edits of one
+        prompt get one tier for one reason: the n-th in a row counts 1/n.
         """
+        same = likeness and (likeness ^ self.likeness).bit_count() <= SAME_BITS
+        self.likeness, self.repeats = likeness, self.repeats + 1 if same else 1
         if self.requests < WARM_REQUESTS:
             return
         n = sum(self.ranks) + FLEET_WEIGHT
         tilted = sum(map(mul, self.ranks, _TILTS)) + FLEET_WEIGHT / sum(fleet) * sum(map(mul, fleet, _TILTS))
         ratio = rank * _LOG_TILT - math.log(tilted / n)
-        self.tier_sum = min(MOST_SUM, max(0.0, self.tier_sum + ratio))
+        self.tier_sum = min(MOST_SUM, max(0.0, self.tier_sum + ratio / self.repeats))
 
     def learn_tier(self, rank: int) -> None:
         """Let the tier into the principal's distribution."""
@@ -148,6 +157,15 @@ class Past:
             self.hour_variance += (step * step - self.hour_variance) / self.hours
             self.hour_usd = 0.0
             self.hour += 3600
+
+    def restart(self, tier: float, price: float, rate: float, floor: float) -> None:
+        """After an alarm: bring each sum down to half of its threshold.
+
+        A sum that only falls as slowly as it rose would alarm for hours after an attack has ended.
+        """
+        self.tier_sum = min(self.tier_sum, tier / 2)
+        self.price_sum = min(self.price_sum, price / 2)
+        self.rate_usd = min(self.rate_usd, rate / 2 * self._dear_hour(floor))
 
     def holds(self, flagged: bool) -> bool:
         """Whether this case must not move the baseline; counts the cases held in a row."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from types import MappingProxyType
 from typing import NamedTuple
 
-from loadtests.attacks import gadgets
+from loadtests.attacks import gadgets, tampered
 from loadtests.attacks.known import known
 from loadtests.attacks.scene import Scene
 from loadtests.attacks.spoof import spoof
@@ -40,6 +40,17 @@ CAMPAIGNS = MappingProxyType(
         "rotation": Campaign("four gadgets in turn", gadgets.rotation, 80, _UNSEEN),
         "middle": Campaign("a gadget inside the prompts", gadgets.middle, 60, _UNSEEN),
         "phrase": Campaign("a fluent phrase that lifts", gadgets.phrase, 60, (*_UNSEEN, "known_trigger")),
+        "fleet_wallet": Campaign(
+            "many callers grow dearer together", tampered.fleet_wallet, 600, ("fleet_spend", "denial_of_wallet")
+        ),
+        "caller_threshold": Campaign(
+            "a caller who chooses the threshold", tampered.caller_threshold, 60, ("caller_threshold",)
+        ),
+        "contradiction": Campaign(
+            "a keyword overrules the score", tampered.contradiction, 60, ("tier_contradiction",)
+        ),
+        "guardrail_gap": Campaign("fail-overs past the guardrail", tampered.guardrail_gap, 100, ("guardrail_gap",)),
+        "unsafe_route": Campaign("a weak route answers unsafely", tampered.unsafe_route, 100, ("unsafe_route",)),
     }
 )
 KINDS = MappingProxyType({name: campaign.kinds for name, campaign in CAMPAIGNS.items()})

@@ -131,8 +131,34 @@ def test_a_flagged_price_does_not_become_the_usual_price() -> None:
         case = case_of(time=START + (300 + i) * 60, route=ROUTER, outcome={"cost_usd": 5.0})
         spend.score(case)
         spend.learn(case, flagged=True)
-    answer = spend.score(case_of(time=START + 600 * 60, route=ROUTER, outcome={"cost_usd": 5.0}))
-    assert stages([answer]) >= {"price"} or stages([answer]) == {"rate"}
+    later = [answer for i in range(20) for answer in ask(spend, START + (600 + i) * 60, 0, 5.0)]
+    assert stages(later) & {"price", "rate"}
+
+
+def test_an_alarm_restarts_the_sums_so_that_it_ends_with_the_attack() -> None:
+    spend = Spend(Thresholds())
+    habit(spend, 300, 8)
+    during = [answer for i in range(60) for answer in ask(spend, START + (300 + i) * 60, 3, 0.01)]
+    after = [answer for i in range(60) for answer in ask(spend, START + (360 + i) * 60, 0, 0.01)]
+    assert "tier" in stages(during)
+    assert not stages(after)
+
+
+def test_one_prompt_tried_again_and_again_is_little_evidence() -> None:
+    def tiers_found(likenesses: list[int]) -> bool:
+        spend = Spend(Thresholds())
+        habit(spend, 300, 8)
+        answers = []
+        for i, likeness in enumerate(likenesses):
+            case = case_of(time=START + (300 + i) * 60, route=ROUTER | {"tier_rank": 3})
+            case.prompt.likeness = likeness
+            answers.append(spend.score(case))
+            spend.learn(case, False)
+        return "tier" in stages(answers)
+
+    rng = random.Random(5)
+    assert tiers_found([rng.getrandbits(64) for _ in range(15)])
+    assert not tiers_found([rng.getrandbits(64)] * 15)
 
 
 def test_sums_fade_with_stream_time() -> None:

@@ -90,7 +90,12 @@ def test_campaigns_do_what_they_say(name: str, router: DifficultyRouter) -> None
     assert len(asks) == 24
     assert all(10 <= ask.at <= 31 and ask.attack == name for ask in asks)
     scores = score_all(router, asks)
-    if name == "spoof":
+    if asks[0].tamper:
+        changed = [event for _, event in events(asks, scores, router, 11)]
+        for ask in asks:
+            ask.tamper = None
+        assert changed != [event for _, event in events(asks, scores, router, 11)]
+    elif name == "spoof":
         assert all(ask.score is not None and ask.score < 0.1 for ask in asks)
     elif name == "wallet":
         assert len({ask.principal.hash for ask in asks}) == 1

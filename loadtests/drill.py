@@ -1,0 +1,256 @@
+"""`make drill`: a benign day must be quiet, and each attack of a bad day must be told once, under its right name.
+
+Both days are replayed in process, in event time, through the detect and fleet lanes' own processors. Arrivals are
+the real traces' (stretched over the day), prompts are real ones where `POINTSMAN_DATA` has them.
+"""
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from detectors.alerting import Alerting
+from detectors.judge import Judge, JudgeLimits
+from detectors.panel import build_panel
+from detectors.processor import Output, Processor, Record
+from detectors.registry import stream_detectors
+from detectors.thresholds import Thresholds
+from loadtests.attacks.campaigns import KINDS, plant
+from loadtests.fleet import Fleet
+from loadtests.prompts import data_dir
+from loadtests.report import CLOCKS_S
+from loadtests.router import DifficultyRouter, Kind
+from loadtests.traffic import START, Attack, attacks_in, events, request_id, score_all
+from schemas.alerts import Alert
+from schemas.codec import encode
+from schemas.topics import ALERTS
+from streams.replay import Result, replay
+
+DAY_S = 86_400.0
+ATTACKS = (
+    "known", "unseen", "rotation", "middle", "phrase", "wallet", "fleet_wallet", "spoof", "caller_threshold",
+    "contradiction", "guardrail_gap", "unsafe_route",
+)  # fmt: skip
+CAMPAIGNS = ("known_trigger", "unseen_trigger", "fleet_spend")  # alerts that speak of many callers at once
+CALM = 0.4  # share of the day before the first attack: callers need a past
+LASTS = 0.04  # share of the day that an attack takes
+FLUSH_MS = 3_600_000  # after the day's last event: alerts resolve
+
+say = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """How much of what."""
+
+    requests: int
+    seed: int
+    router: Kind
+    attacks: tuple[str, ...] = ()
+    principals: int = 300
+    tenants: int = 40
+    seconds: float = DAY_S
+
+
+class Benign(msgspec.Struct):
+    """A day without attacks. Alerts that were suppressed or inhibited told nobody and do not count."""
+
+    requests: int
+    campaigns: int
+    alerts: int
+    by_name: dict[str, int]
+
+
+class Found(msgspec.Struct):
+    """A planted attack. `alerts`: how many cite or name it; `named`: one of them by its right name."""
+
+    name: str
+    planted: int
+    detected: bool
+    named: bool
+    alerts: int
+    by_name: dict[str, int]
+    first_alert_s: float | None  # from its first request
+    requests_until_alert: int | None  # of its own
+    evidence_hits: int  # of its requests, cited by its alerts
+
+
+class Report(msgspec.Struct):
+    """The file `.drill/report.json`."""
+
+    seed: int
+    router: str
+    benign: Benign
+    attacks: list[Found]
+    false_alerts: int  # of the bad day: alerts that no attack is behind
+    false_by_name: dict[str, int]
+    seconds: float
+
+
+class _Overheard:
+    """The fleet's processor, and each first state in which an alert was told."""
+
+    def __init__(self, inner: Processor) -> None:
+        self._inner = inner
+        self.told: dict[str, Alert] = {}
+        self.last: dict[str, Alert] = {}
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inner, name)
+
+    def apply(self, records: Sequence[Record]) -> list[Output]:
+        """See `Processor.apply`."""
+        outputs = self._inner.apply(records)
+        for output in outputs:
+            if output.topic == ALERTS.name:
+                alert = msgspec.json.decode(output.value, type=Alert)
+                if not alert.suppressed_by:
+                    self.told.setdefault(alert.alert_id, alert)
+                    self.last[alert.alert_id] = alert
+        return outputs
+
+
+class Alarm(msgspec.Struct):
+    """An alert at its first telling and at its end."""
+
+    first: Alert
+    last: Alert
+
+    @property
+    def seconds(self) -> float:
+        """Stream time of the first telling, from the day's start."""
+        return (self.first.time - START) / timedelta(seconds=1)
+
+
+class Played(msgspec.Struct):
+    """What came of a day."""
+
+    result: Result
+    alarms: list[Alarm]
+    attacks: list[Attack]
+    sent_at: dict[str, float]  # by request id, seconds from the start
+
+
+def play(day: Day) -> Played:
+    """Make a day's events and replay them."""
+    router = DifficultyRouter.load(day.router)
+    fleet = Fleet(day.seed, data_dir(), principals=day.principals, tenants=day.tenants)
+    asks = fleet.asks(day.requests, day.requests / day.seconds)
+    step = (1 - CALM - LASTS) / max(1, len(day.attacks))
+    for number, name in enumerate(day.attacks):
+        asks += plant(name, fleet, router, (CALM + number * step) * day.seconds, LASTS * day.seconds)
+    asks.sort(key=lambda ask: ask.at)
+    lines = [encode(event) for _, event in events(asks, score_all(router, asks), router, day.seed)]
+    thresholds = Thresholds()
+    judge = Judge(build_panel(thresholds), stream_detectors(thresholds), JudgeLimits())
+    fleet_lane = _Overheard(Alerting())
+    result = replay(lines, judge, fleet_lane, FLUSH_MS)  # type: ignore[arg-type]  # a Processor by __getattr__
+    alarms = [Alarm(first, fleet_lane.last[alert_id]) for alert_id, first in fleet_lane.told.items()]
+    sent_at = {request_id(day.seed, number): ask.at for number, ask in enumerate(asks)}
+    return Played(result, alarms, attacks_in(asks, KINDS, day.seed), sent_at)
+
+
+def count(alarms: Sequence[Alarm]) -> dict[str, int]:
+    """How many alerts of each name."""
+    names = sorted(alarm.first.alertname for alarm in alarms)
+    return {name: names.count(name) for name in dict.fromkeys(names)}
+
+
+def benign(day: Day, played: Played) -> Benign:
+    """Sum up a day without attacks."""
+    by_name = count(played.alarms)
+    return Benign(day.requests, sum(by_name.get(name, 0) for name in CAMPAIGNS), len(played.alarms), by_name)
+
+
+def find(attack: Attack, alarms: Sequence[Alarm], sent_at: Mapping[str, float]) -> Found:
+    """Credit alerts to one attack: those that cite its requests, and those that name its callers while it runs."""
+    planted = set(attack.request_ids)
+    mine = [alarm for alarm in alarms if concerns(alarm, attack)]
+    named = [alarm for alarm in mine if alarm.first.alertname in attack.kinds]
+    first = min((alarm.seconds for alarm in named), default=None)
+    return Found(
+        name=attack.name,
+        planted=len(planted),
+        detected=bool(mine),
+        named=bool(named),
+        alerts=len(mine),
+        by_name=count(mine),
+        first_alert_s=None if first is None else round(first - attack.first_at, 1),
+        requests_until_alert=None if first is None else sum(sent_at[name] <= first for name in planted),
+        evidence_hits=len(planted & {name for alarm in mine for name in alarm.last.request_ids}),
+    )
+
+
+def concerns(alarm: Alarm, attack: Attack) -> bool:
+    """Whether an alert is about an attack."""
+    if not {alarm.first.first_request_id, *alarm.last.request_ids}.isdisjoint(attack.request_ids):
+        return True
+    names_it = alarm.first.alertname in attack.kinds and alarm.seconds >= attack.first_at - CLOCKS_S
+    return names_it and alarm.last.principal_hash in attack.principals
+
+
+def drill(requests: int, seed: int, router: Kind, attacks: tuple[str, ...] = ATTACKS) -> Report:
+    """Play both days and report."""
+    began = time.monotonic()
+    quiet = Day(requests, seed, router)
+    calm = benign(quiet, play(quiet))
+    played = play(Day(requests, seed + 1, router, attacks))
+    found = [find(attack, played.alarms, played.sent_at) for attack in played.attacks]
+    false = [alarm for alarm in played.alarms if not any(concerns(alarm, attack) for attack in played.attacks)]
+    seconds = round(time.monotonic() - began, 1)
+    return Report(seed, router, calm, found, len(false), count(false), seconds)
+
+
+def show(report: Report) -> None:
+    """Print the report for people."""
+    table = Table(title="Planted attacks", title_justify="left")
+    for heading in (
+        "attack",
+        "requests",
+        "named",
+        "alerts",
+        "first alert after",
+        "its requests by then",
+        "evidence",
+    ):
+        table.add_column(heading)
+    for found in report.attacks:
+        named = "[green]yes[/]" if found.named else "[yellow]otherwise[/]" if found.detected else "[red]missed[/]"
+        after = "-" if found.first_alert_s is None else f"{found.first_alert_s:,.0f} s"
+        alerts = ", ".join(f"{name} {n}" for name, n in found.by_name.items()) or "none"
+        used = "-" if found.requests_until_alert is None else str(found.requests_until_alert)
+        table.add_row(found.name, str(found.planted), named, alerts, after, used, str(found.evidence_hits))
+    say.print(table)
+    calm = report.benign
+    say.print(
+        f"benign day: {calm.requests:,} requests, {calm.campaigns} campaigns, {calm.alerts} alerts {calm.by_name}"
+    )
+    say.print(f"bad day: {report.false_alerts} alerts that no attack is behind {report.false_by_name}")
+
+
+@click.command()
+@click.option("--requests", default=100_000, show_default=True, help="Ordinary requests of each day.")
+@click.option("--short", is_flag=True, help="5,000 requests a day.")
+@click.option("--seed", default=11, show_default=True)
+@click.option("--router", default="words", show_default=True, type=click.Choice(["words", "chars", "static"]))
+@click.option("--attacks", default=",".join(ATTACKS), help="By commas.")
+@click.option("--out", default=".drill", show_default=True, type=click.Path(file_okay=False, path_type=Path))
+def main(requests: int, short: bool, seed: int, router: Kind, attacks: str, out: Path) -> None:
+    """Replay a benign day and a day of attacks, and say what was told."""
+    report = drill(5_000 if short else requests, seed, router, tuple(filter(None, attacks.split(","))))
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "report.json"
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
+    show(report)
+    say.print(f"[dim]written to {path} after {report.seconds:.0f} s[/]")
+
+
+if __name__ == "__main__":
+    main()
