@@ -42,7 +42,7 @@ test: setup kafka-jars ## every test: first what needs no shared broker, in two 
 	$(BIN)/pytest -m "kafka or cluster"
 
 test-long: setup kafka-jars ## the tests that take minutes each, and that `make test` has a short form of
-	POINTSMAN_LONG_TESTS=1 $(BIN)/pytest -m long --timeout 1800
+	POINTSMAN_LONG_TESTS=1 $(BIN)/pytest -m long
 
 lint: setup ## ruff: rules (with bandit's) and format
 	$(BIN)/ruff check .

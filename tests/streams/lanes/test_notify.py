@@ -31,6 +31,7 @@ class Topic:
         self.kafka = kafka
         self.run_id = run_id
         self.producer = producer
+        self.patience = 60.0  # seconds that a lane of it may run
 
     async def write(self, *states: Alert | bytes) -> None:
         for state in states:
@@ -46,7 +47,7 @@ class Topic:
             for n in notifiers
         ]
         lane = NotifyLane(settings, self.kafka.connection, Health(), quick)
-        async with lane, asyncio.timeout(60):
+        async with lane, asyncio.timeout(self.patience):
             await lane.following()
             yield
 
@@ -168,8 +169,9 @@ async def test_dead_receivers_delay_no_other_and_get_their_own_later(topic: Topi
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 async def test_dead_receivers_for_minutes(topic: Topic, receiver: Receiver) -> None:
-    receiver.delay = 1.0
+    receiver.delay, topic.patience = 1.0, 600.0
     await dead_receivers(topic, receiver, failures=100_000, alerts=180)
 
 

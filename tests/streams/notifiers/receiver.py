@@ -14,6 +14,7 @@ class Receiver:
 
     def __init__(self) -> None:
         self.url = ""
+        self.base = ""  # of an Alertmanager's API, which ends in `/api/v2/alerts`
         self.script: list[str | web.Response] = []
         self.seen = 0
         self.delay = 0.0  # seconds before it takes one
@@ -64,13 +65,15 @@ class Receiver:
 async def receiving() -> AsyncIterator[Receiver]:
     receiver = Receiver()
     app = web.Application()
-    app.router.add_post("/hook", receiver.handle)
+    for path in ("/hook", "/api/v2/alerts"):
+        app.router.add_post(path, receiver.handle)
     runner = web.AppRunner(app, shutdown_timeout=0.0)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     host, port = runner.addresses[0][:2]
-    receiver.url = f"http://{host}:{port}/hook"
+    receiver.base = f"http://{host}:{port}"
+    receiver.url = f"{receiver.base}/hook"
     try:
         yield receiver
     finally:
