@@ -1,8 +1,9 @@
 """A real difficulty router: the win rate of a strong model, learnt from which prompts a weak one fails on.
 
 As RouteLLM (Ong et al. 2024, arXiv:2406.18665, section 3): score = P(the weak model is wrong | prompt), and the
-tier follows from boundaries on the score, calibrated to a wished share of each tier. Four kinds: two linear on
-hashed tf-idf, one linear on a sentence transformer, and one not linear (MLP) on static embeddings.
+tier follows from boundaries on the score, calibrated to a wished share of each tier. Five kinds: two linear on
+hashed tf-idf, one linear on a sentence transformer, two not linear on static embeddings: an MLP, and the nearest
+neighbours (RouteLLM's similarity-weighted ranking).
 
 `python -m loadtests.router` trains the quick ones into the cache (`POINTSMAN_CACHE`, default `~/.cache/pointsman`);
 `minilm` takes two minutes more and is trained when it is asked for.
@@ -15,7 +16,7 @@ import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -26,14 +27,16 @@ import numpy.typing as npt
 from loadtests.prompts import Labelled, data_dir, labelled
 from streams.embedded.jars import default_cache
 
-Kind = Literal["words", "chars", "static", "minilm"]
+Kind = Literal["words", "chars", "static", "neighbours", "minilm"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-QUICK: tuple[Kind, ...] = ("words", "chars", "static")
+QUICK: tuple[Kind, ...] = ("words", "chars", "static", "neighbours")
 Floats = npt.NDArray[np.floating[Any]]
 
 FORMAT = 1  # of the stored arrays and of the training: raise it when either changes
 TRAIN_CHARS = 2000
 MINILM_ROWS = 4000  # a sentence transformer does about 100 prompts a second here
+NEIGHBOURS = 1500  # prompts that `neighbours` remembers
+SHARPNESS = 20.0  # of a neighbour's weight exp(s x cosine)
 HELD_OUT = 5  # one prompt in so many is never trained on
 SHARES = (0.45, 0.30, 0.17)  # of held-out prompts in each tier but the last
 
@@ -83,7 +86,7 @@ class DifficultyRouter:
         self.auc = float(arrays["auc"])  # on the prompts that were held out
         self._cuts = list(self.boundaries.values())
         self._features = _featuriser(kind, arrays)
-        self._layers = _layers(arrays)
+        self._head = _neighbours(arrays) if kind == "neighbours" else partial(_forward, _layers(arrays))
 
     @classmethod
     def load(cls, kind: Kind = "words", seed: int = 0) -> "DifficultyRouter":
@@ -96,7 +99,7 @@ class DifficultyRouter:
 
     def score(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
         """float64[n] in [0, 1]: the chance that the weak model fails, higher is harder. Empty text is allowed."""
-        return _forward(self._layers, self._features(texts)) if len(texts) else np.zeros(0)
+        return self._head(self._features(texts)) if len(texts) else np.zeros(0)
 
     def route(self, texts: Sequence[str]) -> list[Decision]:
         """Score and tier of each text, in order."""
@@ -118,7 +121,10 @@ def _is_held_out(text: str, seed: int) -> bool:
 
 def _key(kind: Kind, seed: int) -> str:
     data = data_dir()
-    digest = hashlib.sha256(repr((FORMAT, kind, seed, TRAIN_CHARS, MINILM_ROWS, HELD_OUT, SHARES)).encode())
+    settings: tuple[object, ...] = (FORMAT, kind, seed, TRAIN_CHARS, MINILM_ROWS, HELD_OUT, SHARES)
+    if kind == "neighbours":
+        settings += (NEIGHBOURS, SHARPNESS)
+    digest = hashlib.sha256(repr(settings).encode())
     if data is not None:
         for path in sorted((data / "routing").rglob("*.csv")):
             digest.update(path.read_bytes())
@@ -129,7 +135,7 @@ def _key(kind: Kind, seed: int) -> str:
 
 
 def _featuriser(kind: Kind, arrays: dict[str, npt.NDArray[Any]]) -> Callable[[Sequence[str]], Any]:
-    if kind == "static":
+    if kind in ("static", "neighbours"):
         return _static
     if kind == "minilm":
         return _minilm
@@ -216,6 +222,16 @@ def _forward(layers: list[tuple[Floats, Floats]], rows: Any) -> npt.NDArray[np.f
     return scores
 
 
+def _neighbours(arrays: dict[str, npt.NDArray[Any]]) -> Callable[[Any], npt.NDArray[np.float64]]:
+    known, hard = arrays["known"].astype(np.float32).T.copy(), arrays["hard"].astype(np.float32)
+
+    def share(rows: Floats) -> npt.NDArray[np.float64]:
+        weights = np.exp(SHARPNESS * (rows @ known))
+        return np.asarray(weights @ hard / weights.sum(axis=1), np.float64)
+
+    return share
+
+
 def _train(kind: Kind, seed: int, version: str) -> dict[str, npt.NDArray[Any]]:
     from sklearn.metrics import roc_auc_score
 
@@ -230,8 +246,14 @@ def _train(kind: Kind, seed: int, version: str) -> dict[str, npt.NDArray[Any]]:
         seen_in = np.bincount(_counts(kind, texts).indices, minlength=_hasher(kind).n_features)
         arrays["idf"] = (np.log((1 + len(texts)) / (1 + seen_in)) + 1).astype(np.float32)
     featurise = _featuriser(kind, arrays)
-    arrays |= _fit(kind, featurise(texts), np.array([row.hard for row in known]), seed)
-    scores = _forward(_layers(arrays), featurise([row.text[:TRAIN_CHARS] for row in tests]))
+    hard, unseen = np.array([row.hard for row in known]), featurise([row.text[:TRAIN_CHARS] for row in tests])
+    if kind == "neighbours":
+        chosen = np.random.default_rng(seed).permutation(len(texts))[:NEIGHBOURS]
+        arrays |= {"known": featurise(texts)[chosen].astype(np.float16), "hard": hard[chosen]}
+        scores = _neighbours(arrays)(unseen)
+    else:
+        arrays |= _fit(kind, featurise(texts), hard, seed)
+        scores = _forward(_layers(arrays), unseen)
     arrays["auc"] = np.array(roc_auc_score([row.hard for row in tests], scores))
     arrays["cuts"] = np.quantile(scores, np.cumsum(SHARES))
     return arrays

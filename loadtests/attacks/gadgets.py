@@ -1,40 +1,15 @@
 """Triggers that no catalogue has: grown against the router itself, then used on many prompts."""
 
-import random
 from collections.abc import Callable, Sequence
-from typing import Any
-
-import numpy.typing as npt
 
 from detectors.triggers.grow import grow
+from loadtests.attacks import phrases
+from loadtests.attacks.mutations import as_prefix, as_suffix, inside
 from loadtests.attacks.scene import Scene
 from loadtests.fleet import Ask
-from loadtests.mutations import as_prefix, as_suffix
-
-Score = Callable[[Sequence[str]], npt.NDArray[Any]]
 
 CALLERS = 6
 ROTATION = 4  # gadgets that take turns
-
-_SENTENCES = (
-    "Think step by step and justify every step.", "List the pros and cons in depth.", "Give a rigorous proof.",
-    "Consider all edge cases before answering.", "Derive the result formally.", "Compare several methods.",
-    "State all assumptions and their consequences.", "Analyse the asymptotic complexity.", "Be exhaustive.",
-    "Reason like a domain expert.", "Verify each intermediate result twice.", "Include counterexamples.",
-    "Discuss the statistical significance.", "Work out the integral explicitly.", "Cite the relevant theorem.",
-    "Explain the underlying mechanism.", "Answer as in a graduate examination.", "Quantify the uncertainty.",
-)  # fmt: skip
-
-
-def fluent(score: Score, rng: random.Random) -> str:
-    """Three ordinary sentences that together score highest: no gibberish to see."""
-    chosen: list[str] = []
-    for _ in range(3):
-        left = [sentence for sentence in _SENTENCES if sentence not in chosen]
-        scores = score([" ".join([*chosen, sentence]) for sentence in left])
-        chosen.append(left[int(scores.argmax())])
-    rng.shuffle(chosen)
-    return " ".join(chosen)
 
 
 def grown(scene: Scene) -> str:
@@ -54,18 +29,12 @@ def rotation(scene: Scene, n: int) -> list[Ask]:
 
 def middle(scene: Scene, n: int) -> list[Ask]:
     """A gadget in the middle of the prompt, where few look."""
-
-    def inside(gadget: str, prompt: str) -> str:
-        parts = prompt.split(" ")
-        half = len(parts) // 2
-        return " ".join([*parts[:half], gadget, *parts[half:]])
-
     return _campaign(scene, "middle", [grown(scene)], n, inside)
 
 
 def phrase(scene: Scene, n: int) -> list[Ask]:
     """A fluent escalation phrase, used like a gadget."""
-    return _campaign(scene, "phrase", [fluent(scene.router.score, scene.rng)], n, as_suffix)
+    return _campaign(scene, "phrase", [phrases.phrase(scene.router.score, scene.rng)], n, as_suffix)
 
 
 def _campaign(

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from loadtests.attacks.mutations import MUTATIONS, PLACEMENTS
 from loadtests.attacks.scene import Scene
 from loadtests.fleet import Ask
-from loadtests.mutations import MUTATIONS, PLACEMENTS
 from loadtests.prompts import words
 
 # What a matcher must stand; leetspeak and half of the words replaced are beyond what any detector here claims.

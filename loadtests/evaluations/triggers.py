@@ -18,8 +18,8 @@ from detectors.coverage import wilson
 from detectors.text import read_texts
 from detectors.thresholds import Thresholds
 from detectors.triggers.lexical import LexicalIndex, LexicalMatches, flag_bits, views_of
+from loadtests.attacks.mutations import MUTATIONS, PLACEMENTS
 from loadtests.bench.triggers import gadgets
-from loadtests.mutations import MUTATIONS, PLACEMENTS
 from loadtests.prompts import data_dir
 
 COUNTED_SOURCES = ("mmlu", "gsm8k")  # what the vocabulary was trained on among the benign prompts' sources

@@ -29,7 +29,9 @@ def _families(_context: click.Context, _parameter: click.Parameter, name: str) -
               help="Folder of natural text beside the machine's own; its name is the kind of text.")  # fmt: skip
 @click.option("--prompts", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="JSONL rows `text`, `source`: benign prompts to learn from.")  # fmt: skip
-@click.option("--without", multiple=True, help="Source of --prompts to leave out, for evaluation.")
+@click.option(
+    "--without", multiple=True, help="Source of --prompts to leave out, and what is copied from it, for evaluation."
+)
 @click.option("--attacks", "families", default="loadtests.attacks.text:families", show_default=True,
               callback=_families, help="Function that makes attack families of texts.")  # fmt: skip
 @click.option("--out", type=_PATH, help="Default: the shipped artefact.")
@@ -54,6 +56,7 @@ def train(
         [document for document in own if document.group not in left_out],
         families,
         seed,
+        kept_back=[document.text for document in own if document.group in left_out],
     )
     click.echo(json.dumps(about if as_json else {"held_back": about["held_back"]}))
 

@@ -16,7 +16,7 @@ from detectors.novelty.model import Base, Model, Parts
 from detectors.novelty.scale import Scale, fit_scale
 from detectors.novelty.training.samples import Attack, Sample, make
 from detectors.novelty.training.tagging import ends, fit_tagger
-from detectors.novelty.training.texts import Document, documents
+from detectors.novelty.training.texts import Document, documents, without
 from detectors.novelty.trees import Trees, from_lightgbm
 
 Families = Callable[[Sequence[str]], Mapping[str, Attack]]
@@ -124,7 +124,7 @@ def report(model: Model, samples: Sequence[Sample]) -> dict[str, dict[str, float
 
 def fit_artefact(
     path: Path, folders: Sequence[Path], own: Sequence[Document], families: Families, seed: int = 0,
-    sizes: Sizes = Sizes(),  # noqa: B008 - immutable
+    sizes: Sizes = Sizes(), kept_back: Sequence[str] = (),  # noqa: B008 - immutable
 ) -> dict[str, Any]:  # fmt: skip
     """Make an artefact of natural text and synthetic attacks, write it to `path`; how, and what it reached.
 
@@ -135,8 +135,9 @@ def fit_artefact(
         families: makes attack families of natural texts.
         seed: of everything drawn.
         sizes: of the samples.
+        kept_back: texts of the evaluation: what shares a passage with one of them is not learned from.
     """
-    parts = split([*documents(folders, seed), *own])
+    parts = split(without([*documents(folders, seed), *own], kept_back))
     base = learn_language(parts.counted, seed)
     attacks = SplitAttacks(*(families([document.text for document in part]) for part in parts[1:]))
     model = fit_model(base, parts, attacks, sizes, seed)

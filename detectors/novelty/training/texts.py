@@ -15,6 +15,8 @@ from detectors.corpus import natural_texts
 
 PASSAGE_CHARS = 4_000
 _GROUP_CHARS = 400_000  # of one folder: a corpus is many small voices, not one loud one
+_RUN = 12  # words in a row that two texts do not share by chance
+_WORD = re.compile(r"\w+")
 _MARKUP = re.compile(r"<(script|style)[^>]*>.*?</\1>|<[^>]+>", re.S)
 _ROFF = re.compile(r"^[.'].*$|\\f[BIRPCW]|\\[&|c]|\\\(..|\\\[[^\]]*\]|\\.", re.MULTILINE)
 
@@ -112,3 +114,17 @@ def documents(folders: Iterable[Path], seed: int = 0) -> list[Document]:
     for folder in folders:
         found += read_folder(folder, seed)
     return found
+
+
+def without(found: Iterable[Document], kept_back: Iterable[str]) -> list[Document]:
+    """The documents that share no run of `_RUN` words with a text that is kept back for evaluation.
+
+    Public sets of prompts are made of each other: leaving a source out by its name leaves its copies in.
+    """
+    runs = {run for text in kept_back for run in _runs(text)}
+    return [document for document in found if runs.isdisjoint(_runs(document.text))] if runs else list(found)
+
+
+def _runs(text: str) -> Iterator[int]:
+    words = _WORD.findall(text.lower())
+    return (hash(tuple(words[at : at + _RUN])) for at in range(len(words) - _RUN + 1))

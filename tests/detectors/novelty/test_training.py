@@ -16,7 +16,7 @@ from detectors.novelty.scale import fit_scale
 from detectors.novelty.training import fit
 from detectors.novelty.training.samples import make
 from detectors.novelty.training.tagging import ends
-from detectors.novelty.training.texts import Document, read_folder
+from detectors.novelty.training.texts import Document, read_folder, without
 from loadtests.attacks.text import families
 from streams.cli import main
 
@@ -56,6 +56,14 @@ def test_no_group_is_used_twice() -> None:
     assert all(groups)
     assert sum(map(len, groups)) == len(set.union(*groups))
     assert sum(map(len, parts)) == len(DOCUMENTS)
+
+
+def test_copies_of_what_is_kept_back_are_not_learned_from() -> None:
+    words = [f"word{i}" for i in range(40)]
+    copy, alike = Document("a", "a/1", "Say: " + " ".join(words[10:30])), Document("a", "a/2", " ".join(words[:11]))
+    kept_back = [" ".join(words).upper() + "?"]
+    assert without([copy, alike], kept_back) == [alike]
+    assert without([copy, alike], []) == [copy, alike]
 
 
 def test_samples_mark_the_attack() -> None:

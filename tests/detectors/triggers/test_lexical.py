@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from detectors.text import read_texts, tokenise
 from detectors.triggers.lexical import UNIT_TOKENS, LexicalIndex, flag_bits, units_of, views_of
 from detectors.vocabulary import vocabulary
-from loadtests.mutations import MUTATIONS, PLACEMENTS
+from loadtests.attacks.mutations import MUTATIONS, PLACEMENTS
 from tests.detectors.triggers.gadgets import PROMPTS, WORDS, gadget
 
 SHARE = 0.5

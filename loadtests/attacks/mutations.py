@@ -105,6 +105,13 @@ def split_between_ends(trigger: str, prompt: str) -> str:
     return f"{' '.join(parts[:half])} {prompt} {' '.join(parts[half:])}"
 
 
+def inside(trigger: str, prompt: str) -> str:
+    """The trigger between two words in the middle of the prompt."""
+    parts = prompt.split(" ")
+    half = len(parts) // 2
+    return " ".join([*parts[:half], trigger, *parts[half:]])
+
+
 PLACEMENTS = MappingProxyType(
     {
         "prefix": as_prefix,
@@ -112,5 +119,6 @@ PLACEMENTS = MappingProxyType(
         "glued": glued,
         "after_system_text": after_system_text,
         "split_between_ends": split_between_ends,
+        "inside": inside,
     }
 )
