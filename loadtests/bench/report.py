@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from loadtests.bench import guard
 from loadtests.bench.history import Rates
 from loadtests.bench.rounds import Lane, summarise
 
@@ -54,6 +55,7 @@ class Report(msgspec.Struct):
     checkpoint_us_per_request: float  # CPU of making and writing deltas
     checkpoint_share: float  # of the worker's CPU
     codec: dict[str, float]  # decode, µs an event by type
+    guard: guard.Figures
     history: HistoryRates
     startup_s: float
     machine: Machine
@@ -76,6 +78,7 @@ def build(
     judge_us: dict[str, float],
     checkpoint_us: float,
     codec: dict[str, float],
+    guarded: guard.Figures,
     history: Rates,
     about: Machine,
 ) -> Report:
@@ -93,6 +96,7 @@ def build(
         checkpoint_us_per_request=round(checkpoint_us, 2),
         checkpoint_share=round(checkpoint_us / detect.cpu_us_per_request, 3),
         codec=codec,
+        guard=guarded,
         history=HistoryRates(
             rows_per_s=round(median(history.history)),
             bare_rows_per_s=round(median(history.bare)),
