@@ -340,3 +340,68 @@ AUDITS = Table("audits", [
 
 ALL = (REQUESTS, ROUTES, OUTCOMES, VERDICTS, REASONS, FINDINGS, ALERTS, DEAD_LETTERS, THRESHOLDS, THRESHOLD_LINKS,
        AUDITS)  # fmt: skip
+
+
+class Judged(NamedTuple):
+    """What a replay gave: a verdict, a finding or an alert, with its run; for alerts, when it first fired."""
+
+    run_id: str
+    record: Any
+    fired_at: Any = None
+
+
+_RUN = _plain(STRING, "run_id")
+
+REPLAY_VERDICTS = Table("replay_verdicts", [
+    *_RUN,
+    *_plain(STRING, "verdict_id", "request_id", of="record."),
+    *_millis("event_time", "time", of="record."),
+    *_plain(NAME, "tenant_id", of="record."),
+    *_plain(STRING, "principal_hash", of="record."),
+    *_plain(NAME, "decision", "unjudged_reason", of="record."),
+    _made("flagged_by", NAMES, lambda judged: [r.detector for r in judged.record.reasons if r.flagged]),
+    *_plain("Map(LowCardinality(String), Float64)", "scores", of="record."),
+    *_plain(NAME, "router_name", "selected_model", "tier", of="record."),
+])  # fmt: skip
+
+REPLAY_FINDINGS = Table("replay_findings", [
+    *_RUN,
+    *_plain(STRING, "finding_id", of="record."),
+    *_plain(NAME, "kind", "severity", of="record."),
+    *_millis("time", of="record."),
+    *_plain("Map(LowCardinality(String), String)", "labels", of="record."),
+    *_plain(NAME, "detector", "detector_version", "tenant_id", of="record."),
+    *_plain(STRING, "principal_hash", of="record."),
+    *_plain(NAME, "router_name", of="record."),
+    *_plain(STRING, "request_id", of="record."),
+    *_plain(NUMBER, "score", "threshold", of="record."),
+    *_plain(NAME, "stage", of="record."),
+    *_plain(STRING, "window", "trigger_id", "note", of="record."),
+])  # fmt: skip
+
+REPLAY_ALERTS = Table("replay_alerts", [
+    *_RUN,
+    *_millis("fired_at"),
+    *_plain(STRING, "alert_id", "fingerprint", of="record."),
+    *_plain(NAME, "alertname", "category", "severity", "status", of="record."),
+    *_plain("Map(LowCardinality(String), String)", "labels", of="record."),
+    *_millis("starts_at", "last_seen", of="record."),
+    *_maybe(TIME, "ends_at", of="record."),
+    *_plain(COUNT, "count", "principals", "tenants", of="record."),
+    *_plain(NAME, "tenant_id", of="record."),
+    *_plain(STRING, "principal_hash", of="record."),
+    *_plain(NUMBER, "score", "threshold", of="record."),
+    *_plain(STRING, "first_request_id", of="record."),
+    *_plain("Array(String)", "request_ids", of="record."),
+])  # fmt: skip
+
+REPLAY_RUNS = Table("replay_runs", [
+    *_RUN,
+    *_millis("made_at"),
+    *_plain(NAME, "source"),
+    *_millis("warm_from", "begins", "ends"),
+    *_plain(STRING, "pins"),
+    *_plain(COUNT, "events", "left_out", "verdicts", "flagged", "findings", "alerts"),
+])  # fmt: skip
+
+REPLAYS = (REPLAY_RUNS, REPLAY_VERDICTS, REPLAY_FINDINGS, REPLAY_ALERTS)

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from schemas import topics
-from schemas.clickhouse import named
+from schemas.clickhouse import migrations, named
 from streams.cli import main
 from streams.embedded.clickhouse import ClickHouseServer
 from streams.history import History
@@ -58,11 +58,14 @@ def test_migrate(environment: dict[str, str]) -> None:
     assert run(environment, "query", "unjudged_by_reason").exit_code == 1  # nothing was changed
 
     up = json.loads(run(environment, "migrate", "--json").output)
-    assert [(step["version"], step["direction"]) for step in up["steps"]] == [(n, "up") for n in (1, 2, 3, 4)]
+    files = migrations.load()
+    assert [(step["version"], step["direction"]) for step in up["steps"]] == [(f.version, "up") for f in files]
     assert run(environment, "migrate").output == "nothing to do\n"
-    assert run(environment, "migrate", "--to", "3").output == "down 0004 minutes\n"
-    wrong = run(environment, "migrate", "--to", "9")
-    assert (wrong.exit_code, wrong.output) == (1, "Error: no version 9: there are 0 to 4\n")
+    last = files[-1]
+    down = run(environment, "migrate", "--to", str(last.version - 1)).output
+    assert down == f"down {last.version:04} {last.name}\n"
+    wrong = run(environment, "migrate", "--to", "999")
+    assert (wrong.exit_code, wrong.output) == (1, f"Error: no version 999: there are 0 to {last.version}\n")
 
 
 def test_query(environment: dict[str, str]) -> None:
