@@ -1,11 +1,12 @@
 """Findings become alerts: one per identity, firing until its stream time has been quiet, told once.
 
-    (no state) ── finding ──► pending ── `fire_count` findings within `fire_span_s` ──► firing
+    (no state) ── finding ──► pending ── the detection's condition ──► firing
     pending ── quiet ──► (forgotten, unsaid)        firing ── quiet ──► resolved (published, forgotten)
 
-Published are firing, a rise in severity, growth (at most once in `refresh_seconds`), and resolved: a pending
-alert is nothing to tell anyone. Findings of one identity share a key, so one partition of the findings topic
-owns it.
+What fires and when, and how long quiet is, are the detection's (detectors/detections). Where it takes several
+findings to fire, it takes one to go on firing: an alert does not flap. Published are firing, a rise in severity,
+growth (at most once in `refresh_seconds`), and resolved: a pending alert is nothing to tell anyone. Findings of one
+identity share a key, so one partition of the findings topic owns it.
 """
 
 from collections import Counter
@@ -16,7 +17,10 @@ from heapq import heapify, heappop, heappush
 import msgspec
 
 from detectors import distinct
-from detectors.kinds import KINDS, Kind, fingerprint
+from detectors.detections import Detection, Detections
+from detectors.detections.correlation import Seen
+from detectors.detections.model import SEVERITIES
+from detectors.kinds import fingerprint
 from detectors.processor import Output, Record
 from detectors.recent import RecentIds
 from schemas.alerts import Alert
@@ -27,9 +31,10 @@ from schemas.verdicts import Finding
 
 MARKER_KEY = b"marker"
 MOST_EVIDENCE = 50  # request and finding ids kept per alert: the first ones
-SEVERITIES = ("info", "warning", "critical")
+MOST_VALUES = 50  # of each summary attribute
 
 _EPISODE = b"alert/"
+_NEVER = 2**62
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # What an alert says only while all its findings say the same.
 _COMMON = ("tenant_id", "principal_hash", "router_name", "direction", "trigger_id", "window")
@@ -41,7 +46,7 @@ class Episode(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     alert: Alert
     last_ms: int = 0  # stream time of the last finding
     last_offset: int = 0  # of the last finding: the order of expiry
-    arrivals: list[int] = []  # stream times of the last findings, while pending
+    seen: Seen = []  # what the correlation remembers, while pending
     told_ms: int = 0
     told_count: int = 0
     principals: list[int] = []  # sketches (detectors/distinct.py)
@@ -58,7 +63,7 @@ class Alerting:
 
     def __init__(
         self,
-        quiet_seconds: float = 900.0,
+        detections: Detections,
         refresh_seconds: float = 60.0,
         *,
         most_pending: int = 20_000,
@@ -69,14 +74,17 @@ class Alerting:
         self.offset = 0
         self.time_ms = 0
         self.counters: Counter[str] = Counter()
-        self._quiet_ms = round(quiet_seconds * 1000)
+        self._detections = detections
         self._refresh_ms = round(refresh_seconds * 1000)
         self._most_pending = most_pending
         self._most_firing = most_firing
-        # By fingerprint, each in the order of the last finding: what expires first, or is evicted, is first.
+        # By fingerprint, each in the order of the last finding: what is evicted is first.
         self._pending: dict[str, Episode] = {}
         self._firing: dict[str, Episode] = {}
-        self._grown: list[tuple[int, str]] = []  # heap of (when due, fingerprint): growth not published yet
+        # When each is to be looked at again: a heap, of which only the times in `_looks` count. What is put off is
+        # put off when its time comes, so that a finding costs no entry.
+        self._agenda: list[tuple[int, str]] = []
+        self._looks: dict[str, int] = {}
         self._recent = RecentIds(remembered)
         self._dirty: set[str] = set()
         self._out: list[Output] = []
@@ -90,16 +98,14 @@ class Alerting:
                 continue
             self.offset = record.offset + 1
             self.time_ms = max(self.time_ms, record.timestamp)
-            self._expire()
-            self._refresh()
+            self._look()
             if not record.value and ("ce_type", TICK_TYPE) in record.headers:
                 continue
             try:
-                finding, kind = _read(record)
+                finding = decode(Finding, record)
+                self._on_finding(finding, self._detection_of(finding, record), record.offset)
             except InvalidRecord as error:
                 self._dead_letter(error, record)
-                continue
-            self._on_finding(finding, kind, record.offset)
         out, self._out = self._out, []
         return out
 
@@ -110,8 +116,17 @@ class Alerting:
             Output(DEADLETTERS.name, record.key or b"", record.value or b"", headers, record.partition)
         )
 
-    def _on_finding(self, finding: Finding, kind: Kind, offset: int) -> None:
-        if not kind.pages:
+    def _detection_of(self, finding: Finding, record: Record) -> Detection | None:
+        """The one that the finding is addressed to; None: to none, it is history's only."""
+        if not finding.labels:
+            return None
+        detection = self._detections.get(finding.labels.get("alertname", ""))
+        if detection is None:
+            raise InvalidRecord("unknown_type", record, "$.labels.alertname", "no such detection here")
+        return detection
+
+    def _on_finding(self, finding: Finding, detection: Detection | None, offset: int) -> None:
+        if detection is None:
             self.counters["oddities.context_finding"] += 1
             return
         if not self._recent.add(finding.finding_id):
@@ -120,30 +135,28 @@ class Alerting:
         identity = fingerprint(finding.labels)
         episode = self._firing.pop(identity, None) or self._pending.pop(identity, None)
         if episode is None:
-            episode = Episode(alert=self._new_alert(identity, finding, kind))
-        raised = _add(episode, finding)
+            episode = Episode(alert=self._new_alert(identity, finding, detection))
+        raised = _add(episode, finding, detection)
         episode.last_ms, episode.last_offset = self.time_ms, offset
         episode.alert.last_seen = _time(self.time_ms)
         self._dirty.add(identity)
         if episode.alert.status == "firing":
             self._firing[identity] = episode
-            if raised:
+            if raised or self._grown_at(episode) <= self.time_ms:
                 self._publish(episode)
-            elif episode.alert.count == episode.told_count + 1:
-                heappush(self._grown, (episode.told_ms + self._refresh_ms, identity))
-                self._refresh()
-        elif self._may_fire(episode, kind):
-            self._fire(identity, episode)
         else:
-            self._hold(identity, episode)
+            kinds, when = detection.log_types, detection.when
+            episode.seen, fires = when.advance(kinds, episode.seen, finding, self.time_ms)
+            self._fire(identity, episode) if fires else self._hold(identity, episode)
+        self._schedule(identity)
 
-    def _new_alert(self, identity: str, finding: Finding, kind: Kind) -> Alert:
+    def _new_alert(self, identity: str, finding: Finding, detection: Detection) -> Alert:
         now = _time(self.time_ms)
         return Alert(
             alert_id=stable_id(identity, now.isoformat()),
             fingerprint=identity,
-            alertname=kind.name,
-            category=kind.category,
+            alertname=detection.rule_id,
+            category=detection.category,
             severity=finding.severity,
             status="pending",
             labels=finding.labels,
@@ -151,20 +164,16 @@ class Alerting:
             last_seen=now,
             time=now,
             first_request_id=finding.request_id or next(iter(finding.request_ids), ""),
-            mitre_atlas=list(kind.mitre_atlas),
-            owasp=list(kind.owasp),
-            summary=kind.summary,
+            mitre_atlas=list(detection.reports.mitre_atlas),
+            owasp=list(detection.reports.owasp),
+            runbook_url=detection.reference,
+            summary=detection.display_name,
             **{name: getattr(finding, name) for name in _COMMON},
         )
 
-    def _may_fire(self, episode: Episode, kind: Kind) -> bool:
-        episode.arrivals = [*episode.arrivals, self.time_ms][-kind.fire_count :]
-        within = self.time_ms - episode.arrivals[0] <= kind.fire_span_s * 1000
-        return len(episode.arrivals) == kind.fire_count and within
-
     def _fire(self, identity: str, episode: Episode) -> None:
         self.counters["alert_transitions.firing"] += 1
-        episode.arrivals = []
+        episode.seen = []
         episode.alert.status = "firing"
         self._firing[identity] = episode
         self._publish(episode)
@@ -178,25 +187,78 @@ class Alerting:
             self.counters["state_evictions.pending_alerts"] += 1
             oldest = next(iter(self._pending))
             del self._pending[oldest]
+            self._looks.pop(oldest, None)
             self._dirty.add(oldest)
 
     # --- stream time
 
-    def _expire(self) -> None:
-        """Forget what was pending, and resolve what was firing, and has been quiet."""
-        limit = self.time_ms - self._quiet_ms
-        while self._pending:
-            identity, episode = next(iter(self._pending.items()))
-            if episode.last_ms > limit:
-                break
+    def _look(self) -> None:
+        """Do what is due: forget what was pending, resolve what fired, once it is quiet; publish growth.
+
+        In the order in which it was due, whatever the agenda says: a restart makes another agenda.
+        """
+        due = []
+        while self._agenda and self._agenda[0][0] <= self.time_ms:
+            at, identity = heappop(self._agenda)
+            if self._looks.get(identity) != at:
+                continue
+            del self._looks[identity]
+            episode = self._live(identity)
+            if episode is None:
+                continue
+            if (at := self._due(episode)) <= self.time_ms:
+                due.append((at, episode.last_offset, identity))
+            else:
+                self._schedule(identity)
+        for _, _, identity in sorted(due):
+            self._act(identity)
+            self._schedule(identity)
+
+    def _act(self, identity: str) -> None:
+        if (episode := self._pending.get(identity)) is not None:
             self.counters["alert_transitions.lapsed"] += 1
             del self._pending[identity]
             self._dirty.add(identity)
-        while self._firing:
-            identity, episode = next(iter(self._firing.items()))
-            if episode.last_ms > limit:
-                break
-            self._resolve(identity, episode.last_ms + self._quiet_ms)
+            return
+        episode = self._firing[identity]
+        if (end_ms := self._quiet_at(episode)) <= self.time_ms:
+            self._resolve(identity, end_ms)
+        else:
+            self._publish(episode)
+
+    def _schedule(self, identity: str) -> None:
+        episode = self._live(identity)
+        if episode is None:
+            return
+        at = self._due(episode)
+        if at < self._looks.get(identity, _NEVER):
+            self._looks[identity] = at
+            heappush(self._agenda, (at, identity))
+        if len(self._agenda) > 2 * len(self._looks) + 1_000:  # of what was evicted, or put forward
+            self._agenda = [(at, identity) for identity, at in self._looks.items()]
+            heapify(self._agenda)
+
+    def _live(self, identity: str) -> Episode | None:
+        return self._firing.get(identity) or self._pending.get(identity)
+
+    def _due(self, episode: Episode) -> int:
+        """When the episode changes though nothing more comes."""
+        return min(self._quiet_at(episode), self._grown_at(episode))
+
+    def _quiet_at(self, episode: Episode) -> int:
+        """When it is over. What is pending is kept for as long as it may count."""
+        detection = self._detections.get(episode.alert.alertname)
+        if detection is None:  # it has been taken out since
+            return episode.last_ms
+        if episode.alert.status == "firing":
+            return episode.last_ms + detection.quiet_ms
+        return episode.last_ms + max(detection.quiet_ms, detection.when.span_ms)
+
+    def _grown_at(self, episode: Episode) -> int:
+        """When growth that was not published yet is due."""
+        if episode.alert.status != "firing" or episode.alert.count == episode.told_count:
+            return _NEVER
+        return episode.told_ms + self._refresh_ms
 
     def _resolve(self, identity: str, end_ms: int) -> None:
         self.counters["alert_transitions.resolved"] += 1
@@ -205,24 +267,10 @@ class Alerting:
         episode.alert.ends_at = _time(end_ms)
         self._publish(episode)
 
-    def _refresh(self) -> None:
-        """Publish growth that is due."""
-        while self._grown and self._grown[0][0] <= self.time_ms:
-            due, identity = heappop(self._grown)
-            episode = self._firing.get(identity)
-            # An entry is stale when the alert has resolved, or was published since for another cause.
-            if episode and episode.alert.count > episode.told_count and due == self._due(episode):
-                self._publish(episode)
-
-    def _due(self, episode: Episode) -> int:
-        return episode.told_ms + self._refresh_ms
-
     def _publish(self, episode: Episode) -> None:
         alert = episode.alert
         alert.time = _time(self.time_ms)
         alert.sequence += 1
-        alert.principals = distinct.count(episode.principals)
-        alert.tenants = distinct.count(episode.tenants)
         episode.told_ms, episode.told_count = self.time_ms, alert.count
         self._dirty.add(alert.fingerprint)
         self._out.append(Output(ALERTS.name, alert.fingerprint.encode(), encode(alert)))
@@ -247,7 +295,7 @@ class Alerting:
         dirty, self._dirty = sorted(self._dirty), set()
         records: list[tuple[bytes, bytes | None]] = []
         for identity in dirty:
-            episode = self._firing.get(identity) or self._pending.get(identity)
+            episode = self._live(identity)
             records.append((_state_key(identity), _encode_state(episode) if episode else None))
         records += self._recent.changes()
         records.append((MARKER_KEY, self._marker()))
@@ -284,32 +332,23 @@ class Alerting:
         self._recent.loaded()
         self._pending = _in_order(self._pending)
         self._firing = _in_order(self._firing)
-        self._grown = [
-            (self._due(episode), identity)
-            for identity, episode in self._firing.items()
-            if episode.alert.count > episode.told_count
-        ]
-        heapify(self._grown)
+        self._agenda, self._looks = [], {}
+        for identity in (*self._pending, *self._firing):
+            self._schedule(identity)
 
     def _marker(self) -> bytes:
         counters = dict(sorted(self.counters.items()))
         return _encode_state(Marker(offset=self.offset, time_ms=self.time_ms, counters=counters))
 
 
-def _read(record: Record) -> tuple[Finding, Kind]:
-    finding = decode(Finding, record)
-    kind = KINDS.get(finding.kind)
-    if kind is None:
-        raise InvalidRecord("unknown_type", record, "$.kind", "no such kind of finding")
-    return finding, kind
-
-
-def _add(episode: Episode, finding: Finding) -> bool:
+def _add(episode: Episode, finding: Finding, detection: Detection) -> bool:
     """Take a finding into an alert's numbers and evidence; whether it raised the severity."""
     alert = episode.alert
     alert.count += 1
     distinct.add(episode.tenants, finding.tenant_id)
     distinct.add(episode.principals, f"{finding.tenant_id}\0{finding.principal_hash}")
+    alert.principals = distinct.count(episode.principals)
+    alert.tenants = distinct.count(episode.tenants)
     for name in _COMMON:
         if getattr(alert, name) != getattr(finding, name):
             setattr(alert, name, "")
@@ -323,17 +362,20 @@ def _add(episode: Episode, finding: Finding) -> bool:
     if finding.event_time is not None:
         event_time = finding.event_time.astimezone(UTC)
         alert.first_event_time = min(alert.first_event_time or event_time, event_time)
-    _keep_first(alert.finding_ids, finding.finding_id)
+    _keep_first(alert.finding_ids, finding.finding_id, MOST_EVIDENCE)
     for request_id in (finding.request_id, *finding.request_ids):
-        _keep_first(alert.request_ids, request_id)
-    raised = SEVERITIES.index(finding.severity) > SEVERITIES.index(alert.severity)
+        _keep_first(alert.request_ids, request_id, MOST_EVIDENCE)
+    for name in detection.summary_attributes:
+        _keep_first(alert.attributes.setdefault(name, []), str(getattr(finding, name)), MOST_VALUES)
+    severity = max(finding.severity, detection.severity_of(alert), key=SEVERITIES.index)
+    raised = SEVERITIES.index(severity) > SEVERITIES.index(alert.severity)
     if raised:
-        alert.severity = finding.severity
+        alert.severity = severity
     return raised
 
 
-def _keep_first(kept: list[str], name: str) -> None:
-    if name and len(kept) < MOST_EVIDENCE and name not in kept:
+def _keep_first(kept: list[str], name: str, most: int) -> None:
+    if name and len(kept) < most and name not in kept:
         kept.append(name)
 
 

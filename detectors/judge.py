@@ -9,15 +9,16 @@ import msgspec
 
 from detectors.budget import Budget, Grant
 from detectors.contract import Case, PromptFacts, StreamDetector
+from detectors.detections import Detections, shipped
 from detectors.joins import Entry, Joins, Key
-from detectors.kinds import KINDS, fingerprint, labels_for
+from detectors.kinds import KINDS
 from detectors.panel import PromptPanel
 from detectors.processor import Output, Record
 from detectors.verdict import ask, verdict_of
 from schemas.checkpoints import Marker, check_format
 from schemas.codec import InvalidRecord, dead_letter_headers, decode_event, encode, stable_id
 from schemas.events import AnyEvent, Outcome, Request, Route, without_text
-from schemas.topics import DEADLETTERS, FINDINGS, VERDICTS
+from schemas.topics import DEADLETTERS, VERDICTS
 from schemas.verdicts import Finding, Reason
 
 MARKER_KEY = b"marker"
@@ -39,8 +40,10 @@ class Judge:
     """A Processor (detectors/processor.py). State: joins, the stream detectors' keys, counters, stream time."""
 
     def __init__(
-        self, panel: PromptPanel, detectors: Sequence[StreamDetector], limits: JudgeLimits, partition: int = 0
-    ) -> None:
+        self, panel: PromptPanel, detectors: Sequence[StreamDetector], limits: JudgeLimits, partition: int = 0,
+        detections: Detections | None = None,
+    ) -> None:  # fmt: skip
+        """`detections`: where findings are addressed to; None: those that ship."""
         self.offset = 0
         self.time_ms = 0
         self.counters: Counter[str] = Counter()
@@ -48,6 +51,7 @@ class Judge:
         self._detectors = detectors
         self._limits = limits
         self._partition = partition
+        self._detections = detections or shipped()
         self._joins = Joins()
         self._budget = Budget(limits.transformer_per_second)
         self._out: list[Output] = []
@@ -219,12 +223,12 @@ class Judge:
         self._out.append(Output(VERDICTS.name, verdict.verdict_id.encode(), encode(verdict), (), self._partition))
 
     def _emit_finding(self, reason: Reason, case: Case, cause: str) -> None:
-        kind, request, route = KINDS[reason.kind], case.request, case.route
+        request, route = case.request, case.route
         finding = Finding(
             finding_id=stable_id("finding", request.tenant_id, request.principal_hash, cause, reason.kind),
-            kind=kind.name,
-            category=kind.category,
-            severity=kind.severity,
+            kind=reason.kind,
+            category=KINDS[reason.kind],
+            severity="info",
             time=_when(self.time_ms),
             labels={},
             detector=reason.detector,
@@ -250,10 +254,8 @@ class Judge:
             request_ids=[request.request_id],
             note=reason.note,
         )
-        finding.labels = labels_for(kind, finding)
         self.counters[f"findings.{reason.detector}.{reason.kind}"] += 1
-        # Keyed by the alert's identity: one partition of the fleet lane owns it.
-        self._out.append(Output(FINDINGS.name, fingerprint(finding.labels).encode(), encode(finding)))
+        self._out += self._detections.records(finding)
 
     # --- state
 

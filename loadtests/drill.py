@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from detectors.alerting import Alerting
+from detectors.detections import shipped as shipped_detections
 from detectors.judge import Judge, JudgeLimits
 from detectors.panel import build_panel
 from detectors.processor import Output, Processor, Record
@@ -150,7 +151,7 @@ def play(day: Day) -> Played:
     lines = [encode(event) for _, event in events(asks, score_all(router, asks), router, day.seed)]
     thresholds = Thresholds()
     judge = Judge(build_panel(thresholds), stream_detectors(thresholds), JudgeLimits())
-    fleet_lane = _Overheard(Alerting())
+    fleet_lane = _Overheard(Alerting(shipped_detections()))
     result = replay(lines, judge, fleet_lane, FLUSH_MS)  # type: ignore[arg-type]  # a Processor by __getattr__
     alarms = [Alarm(first, fleet_lane.last[alert_id]) for alert_id, first in fleet_lane.told.items()]
     sent_at = {request_id(day.seed, number): ask.at for number, ask in enumerate(asks)}

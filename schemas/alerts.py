@@ -47,5 +47,7 @@ class Alert(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     owasp: list[str] = []
     runbook_url: str = ""
     summary: str = ""
-    suppressed_by: str = ""  # the rule; such an alert is kept, but nobody is told
-    inhibited_by: str = ""  # the alert that says it all already; likewise
+    attributes: dict[str, list[str]] = {}  # different values of what the detection sums up, the first ones
+    campaign: bool = False  # of several identities: it inhibits the alerts of its members
+    suppressed_by: str = ""  # the suppression in force; such an alert is kept, but nobody is told
+    inhibited_by: str = ""  # the campaign's alert_id, which says it all already; likewise

@@ -104,3 +104,4 @@ class Finding(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     extra_cost_usd: Annotated[float, Meta(ge=0)] | None = None
     request_ids: list[str] = []
     note: str = ""
+    campaign: str = ""  # alert_id, in what the fleet lane tells the alerts of a campaign's members

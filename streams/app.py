@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import faust
 from mode import Service
 
+from detectors.detections import load
 from detectors.novelty import artefact
 from detectors.panel import build_panel
 from detectors.thresholds import Thresholds
@@ -67,11 +68,13 @@ def build(settings: Settings, roles: Collection[Role]) -> faust.App:
     health = Health(expected=("catalogue", *roles))
     model = Path(settings.detect.novelty_model) if settings.detect.novelty_model else artefact.PATH
     panel = build_panel(Thresholds(), second_stage=_transformer(settings), novelty_model=model)
+    folder = settings.fleet.detections
+    detections = load(Path(folder) if folder else None)
     services: list[Service] = [Probes(settings.web, health), Control(app, brokers, health, panel, suffix)]
     if "detect" in roles:
-        services.append(Lane(app, detect.spec(settings, panel), brokers, health, suffix))
+        services.append(Lane(app, detect.spec(settings, panel, detections), brokers, health, suffix))
     if "fleet" in roles:
-        services.append(Lane(app, fleet.spec(settings), brokers, health, suffix))
+        services.append(Lane(app, fleet.spec(settings, detections), brokers, health, suffix))
     if "history" in roles:
         services.append(HistoryLane(app, settings, brokers, health))
     if "notify" in roles:

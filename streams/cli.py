@@ -7,6 +7,7 @@ import click
 # name -> module under streams/commands that holds a click command or group of that name
 COMMANDS = {
     "alerts": "alerts",
+    "detections": "detections",
     "dlq": "dlq",
     "config": "config",
     "eval": "eval",

@@ -105,9 +105,10 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """The fleet lane: findings to alerts."""
 
     group: Annotated[str, Meta(min_length=1, description="consumer group")] = "pointsman-fleet"
-    quiet_seconds: Annotated[
-        float, Positive, Meta(description="stream time without a finding after which an alert resolves")
-    ] = 900.0
+    detections: Annotated[
+        str,
+        Meta(description="folder of detections of your own, over those that ship; the detect lane reads it too"),
+    ] = ""
     resend_seconds: Annotated[float, Positive, Meta(description="between refreshes of a firing alert")] = 60.0
 
 

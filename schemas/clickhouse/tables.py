@@ -254,7 +254,7 @@ FINDINGS = Table("findings", [
     *_plain(SMALL, "trigger_version", "catalogue_version"),
     *_maybe(NUMBER, "extra_cost_usd"),
     *_plain("Array(String)", "request_ids"),
-    *_plain(STRING, "note"),
+    *_plain(STRING, "note", "campaign"),
     *_PLACE,
 ])  # fmt: skip
 
@@ -277,7 +277,10 @@ ALERTS = Table("alerts", [
     *_maybe(TIME, "first_event_time"),
     *_plain("Array(String)", "request_ids", "finding_ids"),
     *_plain(NAMES, "mitre_atlas", "owasp"),
-    *_plain(STRING, "runbook_url", "summary", "suppressed_by"),
+    *_plain(STRING, "runbook_url", "summary"),
+    *_plain("Map(LowCardinality(String), Array(String))", "attributes"),
+    *_plain(BOOL, "campaign"),
+    *_plain(STRING, "suppressed_by", "inhibited_by"),
     *_PLACE,
 ])  # fmt: skip
 

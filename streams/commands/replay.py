@@ -17,6 +17,7 @@ def command(events: Path, out: Path) -> None:
     Event time only, and deterministic: two runs write the same bytes.
     """
     from detectors.alerting import Alerting
+    from detectors.detections import shipped
     from detectors.judge import Judge, JudgeLimits
     from detectors.panel import build_panel
     from detectors.registry import stream_detectors
@@ -28,7 +29,7 @@ def command(events: Path, out: Path) -> None:
         lines.pop()  # the file's last newline
     thresholds = Thresholds()
     judge = Judge(build_panel(thresholds), stream_detectors(thresholds), JudgeLimits())
-    result = replay(lines, judge, Alerting(), flush_ms=60_000)
+    result = replay(lines, judge, Alerting(shipped()), flush_ms=60_000)
     data = msgspec.json.format(msgspec.json.encode(result), indent=1)
     if str(out) == "-":
         sys.stdout.buffer.write(data + b"\n")

@@ -53,12 +53,16 @@ def _run(settings: Settings, roles: tuple[str, ...]) -> int:
     import faust
     import uvloop
 
+    from detectors.detections import DetectionError
     from streams import logs
     from streams.app import ROLES, build
 
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
-    app = build(settings, [role for role in ROLES if not roles or role in roles])
+    try:
+        app = build(settings, [role for role in ROLES if not roles or role in roles])
+    except DetectionError as error:
+        raise click.ClickException(f"detections:\n{error}") from error
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
     gc.enable()

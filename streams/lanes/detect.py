@@ -1,5 +1,6 @@
 """The detect lane: events to verdicts and findings."""
 
+from detectors.detections import Detections
 from detectors.judge import Judge, JudgeLimits
 from detectors.panel import PromptPanel
 from detectors.registry import stream_detectors
@@ -8,7 +9,7 @@ from streams.lane import LaneSpec
 from streams.settings import Settings
 
 
-def spec(settings: Settings, panel: PromptPanel) -> LaneSpec:
+def spec(settings: Settings, panel: PromptPanel, detections: Detections) -> LaneSpec:
     """The lane as the settings want it; all partitions of a worker share the panel."""
     detect = settings.detect
     limits = JudgeLimits(
@@ -18,7 +19,7 @@ def spec(settings: Settings, panel: PromptPanel) -> LaneSpec:
     )
 
     def make(partition: int) -> Judge:
-        return Judge(panel, stream_detectors(panel.thresholds), limits, partition)
+        return Judge(panel, stream_detectors(panel.thresholds), limits, partition, detections)
 
     return LaneSpec(
         name="detect",

@@ -1,17 +1,18 @@
 """The fleet lane: findings, keyed by the alert's identity, to alerts."""
 
 from detectors.alerting import Alerting
+from detectors.detections import Detections
 from schemas.topics import FINDINGS, FLEET_CHECKPOINTS
 from streams.lane import LaneSpec
 from streams.settings import Settings
 
 
-def spec(settings: Settings) -> LaneSpec:
+def spec(settings: Settings, detections: Detections) -> LaneSpec:
     """The lane as the settings want it."""
     fleet = settings.fleet
 
     def make(partition: int) -> Alerting:
-        return Alerting(fleet.quiet_seconds, fleet.resend_seconds)
+        return Alerting(detections, fleet.resend_seconds)
 
     return LaneSpec(
         name="fleet",

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from detectors.alerting import SEVERITIES
+from detectors.detections.model import SEVERITIES
 from detectors.kinds import fingerprint
 from schemas.alerts import Alert
 from schemas.codec import stable_id

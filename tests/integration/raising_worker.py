@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import faust
 
+from detectors.detections import shipped
 from detectors.panel import build_panel
 from detectors.processor import Output, Record
 from detectors.thresholds import Thresholds
@@ -39,7 +40,7 @@ def main() -> None:
         async for _ in stream:
             pass
 
-    spec = detect.spec(settings, build_panel(Thresholds()))
+    spec = detect.spec(settings, build_panel(Thresholds()), shipped())
     batches = 0
 
     def make(partition: int) -> object:

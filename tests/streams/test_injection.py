@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from detectors.alerting import Alerting
 from detectors.catalogue import shipped
+from detectors.detections import shipped as shipped_detections
 from detectors.judge import Judge, JudgeLimits
 from detectors.panel import build_panel
 from detectors.registry import stream_detectors
@@ -66,7 +67,7 @@ def judged() -> tuple[list[bytes], Result]:
     lines += [b'{"event_type":"' + payload.encode() for payload in PAYLOADS]  # broken, so quoted in no log
     panel = build_panel(Thresholds())
     judge = Judge(panel, stream_detectors(panel.thresholds), JudgeLimits())
-    return lines, replay(lines, judge, Alerting(), flush_ms=60_000)
+    return lines, replay(lines, judge, Alerting(shipped_detections()), flush_ms=60_000)
 
 
 async def told(alerts: list[Alert], receiver: Receiver, out: io.StringIO) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from detectors.alerting import Alerting
 from detectors.catalogue import shipped
+from detectors.detections import shipped as shipped_detections
 from detectors.judge import Judge, JudgeLimits
 from detectors.panel import build_panel
 from detectors.registry import stream_detectors
@@ -27,7 +28,7 @@ TRIGGER = next(trigger.text for trigger in shipped().triggers if trigger.kind !=
 
 def run(lines: list[bytes]) -> Result:
     judge = Judge(PANEL, stream_detectors(PANEL.thresholds), JudgeLimits())
-    return replay(lines, judge, Alerting(), flush_ms=60_000)
+    return replay(lines, judge, Alerting(shipped_detections()), flush_ms=60_000)
 
 
 def asked(number: int, seconds: float = 0.0, **fields: str) -> list[bytes]:
