@@ -37,6 +37,12 @@ bench: setup kafka-jars models ## speed, as ratios measured side by side, into .
 drill: setup models ## a benign day and a day of attacks, replayed: what was told, into .drill/report.json (SHORT=1)
 	@$(PY) -m loadtests.drill $(if $(SHORT),--short)
 
+load: setup kafka-jars models ## a Locust scenario with all around it, judged by ids (SCENARIO=steady; ARGS="--gateways 8"), into .load
+	@$(PY) -m loadtests.load $(or $(SCENARIO),steady) $(ARGS)
+
+faults: setup kafka-jars models ## every fault under load, then random combinations, into .faults/report.json (SHORT=1; ARGS="--seed 7")
+	@$(PY) -m loadtests.faults $(if $(SHORT),--short) $(ARGS)
+
 test: setup kafka-jars ## every test: first what needs no shared broker, in two processes
 	$(BIN)/pytest -n 2 -m "not kafka and not cluster"
 	$(BIN)/pytest -m "kafka or cluster"

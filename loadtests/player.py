@@ -107,6 +107,14 @@ class Groups:
                 return
             await asyncio.sleep(0.2)
 
+    async def at_rest(self, group: str, topics: Sequence[str], seconds: float) -> None:
+        """Wait until the group has committed all that the topics hold, and `seconds` later they hold no more."""
+        before: dict[TopicPartition, int] = {}
+        while (ends := await self._ends(topics)) != before:
+            await self.caught_up(group, topics)
+            before = ends
+            await asyncio.sleep(seconds)
+
     async def watched(self, seen: Seen) -> None:
         """Wait until `watch` has read all that its topics hold now."""
         ends = await self._ends(WATCHED)

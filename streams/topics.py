@@ -64,6 +64,20 @@ async def check_topics(connection: Mapping[str, Any], partitions: int, suffix: s
         return await _problems(admin, partitions, suffix)
 
 
+async def alter_topic(connection: Mapping[str, Any], name: str, settings: Mapping[str, str]) -> None:
+    """Give a topic these settings of its own; those it had of its own and that are not given here go.
+
+    Raises:
+        TopicError: Kafka refuses.
+    """
+    async with _admin(connection) as admin:
+        wanted = ConfigResource(ConfigResourceType.TOPIC, name, configs=dict(settings))
+        for response in await admin.alter_configs([wanted]):
+            for code, message, *_ in response.resources:
+                if code:
+                    raise TopicError(f"{name}: {message or for_code(code).__name__}")
+
+
 def _must_match(topic: Topic) -> dict[str, str]:
     return {
         "cleanup.policy": "compact" if topic.compacted else "delete",

@@ -37,6 +37,8 @@ class _Node:
     number: int
     port: int
     controller_port: int
+    side_port: int
+    side_door: int  # where clients are told that the side port is
     folder: Path
     process: subprocess.Popen[bytes] | None = None
 
@@ -79,6 +81,15 @@ class KafkaCluster:
         """Keyword arguments of an aiokafka client, as `streams.kafka.connection` makes them from settings."""
         return {"bootstrap_servers": self.bootstrap}
 
+    @property
+    def side_doors(self) -> dict[int, int]:
+        """Ports that nobody listens at, and the broker's port that each should lead to.
+
+        A client that is given these as its bootstrap servers keeps to them: what listens there (a proxy) is between
+        it and the brokers.
+        """
+        return {node.side_door: node.side_port for node in self._members.values()}
+
     def pid(self, number: int) -> int | None:
         """Process id of a node, None while it is stopped."""
         process = self._members[number].process
@@ -94,9 +105,10 @@ class KafkaCluster:
         if self._data is None:
             self._scratch = tempfile.TemporaryDirectory(prefix="pointsman-kafka-")
         folder = Path(self._scratch.name if self._scratch else self._data or "")
-        ports = _free_ports(2 * self.nodes)
+        ports = iter(_free_ports(4 * self.nodes))
         self._members = {
-            n: _Node(n, ports[2 * n - 2], ports[2 * n - 1], folder / f"node{n}") for n in range(1, self.nodes + 1)
+            n: _Node(n, next(ports), next(ports), next(ports), next(ports), folder / f"node{n}")
+            for n in range(1, self.nodes + 1)
         }
         try:
             cluster_id = urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
@@ -120,11 +132,15 @@ class KafkaCluster:
             self._scratch.cleanup()
             self._scratch = None
 
-    def start_node(self, number: int) -> None:
-        """Start a stopped node again, on its ports and its data, and wait until it serves clients."""
-        node = self._members[number]
-        if node.process is None:
+    def start_node(self, *numbers: int) -> None:
+        """Start stopped nodes again, on their ports and data, and wait until they serve clients.
+
+        When most are gone they must come together: one alone has no quorum to be let in by.
+        """
+        nodes = [self._members[number] for number in numbers if self._members[number].process is None]
+        for node in nodes:
             self._launch(node)
+        for node in nodes:
             self._await_ready(node)
 
     def stop_node(self, number: int, kill: bool = False) -> None:
@@ -149,6 +165,8 @@ class KafkaCluster:
                 node=node.number,
                 port=node.port,
                 controller_port=node.controller_port,
+                side_port=node.side_port,
+                side_door=node.side_door,
                 voters=",".join(voters),
                 data=storage,
                 replication=self.nodes,

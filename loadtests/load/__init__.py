@@ -1,0 +1,1 @@
+"""Load: a Locust scenario with all that it needs around it, judged by ids when it is over."""

@@ -1,0 +1,76 @@
+"""The scenarios: which locustfile, what it is told, and what is done to the service meanwhile."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple
+
+from loadtests.rig import Rig
+from loadtests.workers import Worker
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What a disturbance can get its hands on."""
+
+    rig: Rig
+    workers: list[Worker]
+    seconds: float  # of the run
+    is_over: Callable[[], bool]
+
+    def wait(self, seconds: float) -> None:
+        """Wait so long, or until the run is over."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not self.is_over():
+            time.sleep(0.2)
+
+
+class Scenario(NamedTuple):
+    """`file` in loadtests/locustfiles; `kind`: of the findings that name its attack."""
+
+    about: str
+    file: str
+    attack_ratio: float = 0.01
+    disturb: Callable[[Scene], None] | None = None
+
+
+def _hold(scene: Scene) -> None:
+    """No worker for the first half: a backlog grows, and is drained under the load of the second."""
+    for worker in scene.workers:
+        worker.stop()
+    scene.wait(scene.seconds / 2)
+    for worker in scene.workers:
+        worker.start()
+    for worker in scene.workers:
+        worker.await_ready(120.0)
+
+
+def _storm(scene: Scene) -> None:
+    """A worker more and less, again and again."""
+    number = 0
+    while not scene.is_over():
+        number += 1
+        guest = scene.rig.worker(f"guest{number}")
+        try:
+            guest.start().await_ready(120.0)
+            scene.wait(3.0)
+        finally:
+            guest.kill() if number % 2 else guest.stop()
+        scene.wait(3.0)
+
+
+SCENARIOS = MappingProxyType(
+    {
+        "steady": Scenario("a fleet's ordinary traffic", "steady"),
+        "burst_escalation": Scenario("one caller's wallet attack in a burst of all", "burst_escalation"),
+        "trigger_campaign": Scenario("a catalogued trigger in a tenth of it", "trigger_campaign", 0.1),
+        "unseen_campaign": Scenario("a gadget grown just now in a twentieth of it", "unseen_campaign", 0.05),
+        "poison_feedback": Scenario("labels that call every attack safe", "poison_feedback", 0.02),
+        "malformed": Scenario("a fifth as many hostile records", "malformed"),
+        "hot_key": Scenario("one caller floods from the middle on", "hot_key", 0.0),
+        "backlog_drain": Scenario("no worker for the first half", "steady", 0.01, _hold),
+        "rebalance_storm": Scenario("workers come and go all the time", "steady", 0.01, _storm),
+        "saturation": Scenario("steps of load until it is too much", "saturation", 0.0),
+    }
+)

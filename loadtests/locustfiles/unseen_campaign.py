@@ -1,0 +1,9 @@
+"""A gadget that no catalogue has, grown against the router just before."""
+
+from loadtests.locustfiles.gateway import Gateway
+
+
+class UnseenCampaign(Gateway):
+    """A campaign with an unseen trigger."""
+
+    attack = "unseen"

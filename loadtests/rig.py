@@ -1,0 +1,150 @@
+"""One run's topics, database and workers on brokers and an engine that several runs share."""
+
+import asyncio
+import json
+import secrets
+import threading
+import time
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from loadtests.player import Groups
+from loadtests.workers import Worker, WorkerFailed
+from schemas.clickhouse import migrations
+from schemas.clickhouse.rows import TOPICS
+from schemas.topics import EVENTS, FINDINGS, named
+from streams.embedded.clickhouse import ClickHouseServer
+from streams.embedded.kafka import KafkaCluster
+from streams.migrations import migrate
+from streams.store import Store
+from streams.topics import create_topics
+
+PARTITIONS = 6
+SETTLE_SECONDS = 180.0
+REST_SECONDS = 4.0  # longer than the grace of a join, the silence before a tick, and a checkpoint together
+ROLES = ("detect", "fleet", "history")
+
+
+class Rig:
+    """Topics with a suffix and a database of its own, and the workers on them."""
+
+    def __init__(
+        self, kafka: KafkaCluster, engine: ClickHouseServer, folder: Path, name: str, **settings: str
+    ) -> None:
+        """`settings`: `POINTSMAN_*` variables beside those of the connections. Creates topics and tables."""
+        self.kafka = kafka
+        self.engine = engine
+        self.suffix = f".{name}-{secrets.token_hex(3)}"
+        self.database = self.suffix[1:].replace("-", "_").replace(".", "_")
+        self.brokers: Mapping[str, Any] = kafka.connection
+        self._folder = folder
+        self.settings = {
+            "POINTSMAN_KAFKA_BOOTSTRAP": kafka.bootstrap,
+            "POINTSMAN_KAFKA_TOPIC_SUFFIX": self.suffix,
+            "POINTSMAN_CLICKHOUSE_DSN": engine.dsn,
+            "POINTSMAN_CLICKHOUSE_DATABASE": self.database,
+            "POINTSMAN_LOG_JSON": "false",
+            **settings,
+        }
+        asyncio.run(self._prepare())
+
+    async def _prepare(self) -> None:
+        await create_topics(self.brokers, PARTITIONS, self.kafka.nodes, self.suffix)
+        async with self.store() as store:
+            await migrate(store, migrations.load())
+
+    def store(self) -> Store:
+        """The database of this run."""
+        return Store(self.engine.dsn, database=self.database)
+
+    def worker(self, name: str, roles: tuple[str, ...] = ROLES, **settings: str) -> Worker:
+        """A worker, not started."""
+        return Worker(f"{name}{self.suffix}", self._folder, {**self.settings, **settings}, roles)
+
+    def misbehave(self, kind: str = "", match: str = "INSERT", **what: Any) -> None:
+        """Tell the engine what to do wrong from now on; without arguments: nothing."""
+        body = json.dumps({"kind": kind, "match": match, **what}).encode()
+        urllib.request.urlopen(f"{self.engine.dsn}/faults", data=body, timeout=5).close()  # noqa: S310  our own
+
+    def stored_verdicts(self) -> int:
+        """How many verdicts the database has, each once; 0 where it cannot be asked."""
+
+        async def ask() -> int:
+            async with Store(self.engine.dsn, database=self.database, timeout=5) as store:
+                return int((await store.query("SELECT count() FROM verdicts FINAL")).rows[0][0])
+
+        try:
+            return asyncio.run(ask())
+        except Exception:  # it is being kept from answering: that is what some runs are about
+            return 0
+
+    def settle(self, seconds: float = SETTLE_SECONDS) -> None:
+        """Wait until every lane has done all there is to do.
+
+        Raises:
+            TimeoutError: it has not within `seconds`.
+        """
+        asyncio.run(self._settled(seconds))
+
+    async def _settled(self, seconds: float) -> None:
+        events = [named(EVENTS, self.suffix)]
+        async with asyncio.timeout(seconds), Groups(self.brokers) as groups:
+            await groups.at_rest(f"pointsman-detect{self.suffix}", events, REST_SECONDS)
+            await groups.caught_up(f"pointsman-fleet{self.suffix}", [named(FINDINGS, self.suffix)])
+            await groups.caught_up(f"pointsman-history{self.suffix}", [topic + self.suffix for topic in TOPICS])
+
+
+class Crew:
+    """Workers and who looks after them: what ends by itself is started again, as any supervisor does."""
+
+    def __init__(self, workers: list[Worker]) -> None:
+        self.workers = workers
+        self.restarts = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._look_after, daemon=True)
+
+    def __enter__(self) -> Self:
+        """Start all, and wait until they are ready."""
+        try:
+            for worker in self.workers:
+                worker.start()
+            for worker in self.workers:
+                worker.await_ready()
+        except BaseException:
+            for worker in self.workers:
+                worker.kill()
+            raise
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Stop all, in order."""
+        self._stop.set()
+        self._thread.join()
+        for worker in self.workers:
+            worker.stop()
+
+    def _look_after(self) -> None:
+        while not self._stop.wait(0.2):
+            for worker in self.workers:
+                if worker.exit_code() is not None:
+                    self.restarts += 1
+                    worker.start()
+
+    def await_ready(self, seconds: float = 90.0) -> None:
+        """Wait until all are.
+
+        Raises:
+            WorkerFailed: they are not.
+        """
+        deadline = time.monotonic() + seconds
+        for worker in self.workers:
+            while not worker.is_ready():
+                if time.monotonic() > deadline:
+                    raise WorkerFailed(f"{worker.name} is not ready again\n{worker.tail()}")
+                time.sleep(0.1)
