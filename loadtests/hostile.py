@@ -38,6 +38,10 @@ def _altered(old: bytes, new: bytes) -> Callable[[int], bytes]:
     return make
 
 
+def _score(text: bytes) -> Callable[[int], bytes]:
+    return _altered(b'_score":0.2', b'_score":' + text)
+
+
 # reason -> makers of values (and headers) that must be refused for it; the rest is below
 KINDS: Mapping[str, list[tuple[Callable[[int], bytes], Headers]]] = {
     "empty": [(lambda _: b"", [])],
@@ -47,9 +51,9 @@ KINDS: Mapping[str, list[tuple[Callable[[int], bytes], Headers]]] = {
     "missing_field": [(_altered(b'"selected_model"', b'"selected_modem"'), []), (lambda _: b"{}", [])],
     "wrong_type": [(_altered(b'"small"', b"7"), []), (lambda _: b"null", []), (lambda _: b"[" * 5_000, [])],
     "out_of_range": [
-        (_altered(b"0.2", b"1e999"), []), (_altered(b"0.2", b"NaN"), []), (_altered(b"0.2", b"-1e300"), []),
+        (_score(b"1e999"), []), (_score(b"NaN"), []), (_score(b"-1e300"), []),
         (_altered(b'"small"', b'""'), []), (_altered(b'"small"', b'"' + b"x" * 5_000 + b'"'), []),
-        (_altered(b"0.001", b"-1"), []),
+        (_altered(b'_usd":0.001', b'_usd":-1'), []),
     ],
     "time_without_zone": [(_altered(b'Z"', b'"'), [])],
     "time_off": [(lambda n: _route(n, -1.05 * DAY_S), [])],

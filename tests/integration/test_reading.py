@@ -1,13 +1,11 @@
 """Records that the Kafka client itself cannot decode cost nobody else anything."""
 
 import asyncio
-import struct
 from collections.abc import Sequence
-from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.record.util import calc_crc32c
 
+from loadtests.hostile import send_undecodable
 from schemas.codec import UNREADABLE_HEADERS, Record
 from schemas.topics import EVENTS, named
 from streams.embedded.kafka import KafkaCluster
@@ -17,15 +15,6 @@ from streams.lanes.history import Reader
 from streams.settings import ClickHouse
 from streams.topics import create_topics
 
-CRC_AT, CRC_FROM = 17, 21  # of a record batch, format 2
-
-
-def poison(batch: Any) -> None:
-    """Make the batch's header name bytes that are not UTF-8, as librdkafka would send them."""
-    buffer = bytearray(batch._build()).replace(b"HEADERNAME", b"\xff" * 10)
-    struct.pack_into(">I", buffer, CRC_AT, calc_crc32c(bytes(buffer[CRC_FROM:])))
-    batch._buffer = buffer
-
 
 async def produce(bootstrap: str, topic: str) -> None:
     """Partition 0: good, poison, good, poison; partition 1: good."""
@@ -33,12 +22,10 @@ async def produce(bootstrap: str, topic: str) -> None:
     await producer.start()
     try:
         for partition, bad in ((0, False), (0, True), (0, False), (0, True), (1, False)):
-            batch = producer.create_batch()
-            headers = [("HEADERNAME", b"1")] if bad else []
-            batch.append(key=b"k", value=b"v", timestamp=None, headers=headers)
             if bad:
-                poison(batch)
-            await (await producer.send_batch(batch, topic, partition=partition))
+                await send_undecodable(producer, topic, partition)
+            else:
+                await producer.send_and_wait(topic, b"v", key=b"k", partition=partition)
     finally:
         await producer.stop()
 

@@ -1,0 +1,42 @@
+"""Figures of load: the curve, its knee, and what is left out of them."""
+
+from loadtests.load.generated import Generated
+from loadtests.load.report import grouped, halves, times
+from loadtests.load.run import Plan
+from loadtests.load.saturation import Step, curve, knee
+
+
+def step(offered: float, judged: float, p99: float) -> Step:
+    return Step(offered, judged, p99 / 2, p99)
+
+
+def test_the_knee_is_the_last_step_before_the_first_that_is_too_much() -> None:
+    steps = [step(100, 100, 20), step(200, 199, 30), step(300, 250, 900), step(400, 400, 50)]
+    assert knee(steps) == 200, "judged falls behind; that a later step looks well is luck"
+    assert knee([step(100, 100, 1_001)]) == 0
+    assert knee([]) == 0
+
+
+def test_a_curve_leaves_out_the_first_quarter_of_each_step() -> None:
+    """Two steps of 10 s: 10/s at 50 ms, then 20/s at 2 s; what is slow before 2.5 s of a step is start-up."""
+    verdicts = [(n / 10, 5.0 if n < 25 else 0.05, "") for n in range(100)]
+    verdicts += [(10 + n / 20, 2.0, "") for n in range(200)]
+    found = curve(Generated(verdict_at=verdicts, started=0.0, ended=20.0), Plan(gateways=2, seconds=20, seed=3))
+    assert [(s.offered_per_s, s.p50_ms, s.p99_ms) for s in found.steps] == [
+        (10.0, 50.0, 50.0),
+        (20.0, 2000.0, 2000.0),
+    ]
+    assert found.knee_per_s == 10.0
+
+
+def test_floods_are_measured_apart_from_the_others() -> None:
+    verdicts = [(1.0, 0.1, ""), (9.0, 0.2, ""), (9.0, 5.0, "the flood's")]
+    generated = Generated(verdict_at=verdicts, started=0.0, ended=10.0)
+    first, second = halves(generated)
+    assert first is not None
+    assert second is not None
+    assert (first.p99, second.p99) == (100.0, 200.0)
+    groups = grouped(generated)
+    assert {whose: each.count for whose, each in groups.items()} == {"others": 2, "the flood's": 1}
+    assert grouped(Generated(verdict_at=verdicts[:2])) == {}, "nobody to tell apart"
+    assert times([]) is None
