@@ -10,10 +10,8 @@ from typing import Any
 
 import msgspec
 
-from detectors.alerting import Alerting
-from detectors.judge import Judge, JudgeLimits
-from detectors.panel import PromptPanel, build_panel
-from detectors.registry import stream_detectors
+from detectors.detections import load
+from detectors.panel import build_panel
 from detectors.thresholds import Thresholds
 from loadtests.exactness import Exactness, check
 from schemas.clickhouse.rows import rows
@@ -29,7 +27,8 @@ from schemas.topics import (
 )
 from schemas.verdicts import Verdict
 from streams.kafka import read_to_end
-from streams.settings import Fleet
+from streams.lanes import detect, fleet
+from streams.settings import Settings
 from streams.store import Store
 
 # What makes a row of each table one and the same.
@@ -78,26 +77,24 @@ class Reckoning(msgspec.Struct, kw_only=True):
 
 
 class Reckoner:
-    """Builds the detectors once for several runs."""
+    """Builds once, for several runs, what the lanes build: processors as a worker without settings has them."""
 
     def __init__(self) -> None:
-        self._panel: PromptPanel = build_panel(Thresholds())
-
-    def _judge(self, partition: int) -> Judge:
-        return Judge(self._panel, stream_detectors(self._panel.thresholds), JudgeLimits(), partition)
+        panel, detections, settings = build_panel(Thresholds()), load(None), Settings()
+        self._detect = detect.spec(settings, panel, detections)
+        self._fleet = fleet.spec(settings, detections)
 
     async def reckon(
         self, brokers: Mapping[str, Any], suffix: str, store: Store, sent: Collection[str]
     ) -> tuple[Reckoning, dict[str, Judged]]:
         """Judge a run that is over. `sent`: event ids of acknowledged requests. Also each request's verdict."""
-        detect = await check(brokers, suffix, self._judge)
-        fleet = await check(
-            brokers, suffix, lambda _: Alerting(Fleet().quiet_seconds, Fleet().resend_seconds),
-            FINDINGS, FLEET_CHECKPOINTS, (ALERTS, DEADLETTERS),
-        )  # fmt: skip
         found = Reckoning()
-        for lane, what in (("detect", detect), ("fleet", fleet)):
-            _add(found, lane, what)
+        judged_anew = await check(brokers, suffix, self._detect.make)
+        alarmed_anew = await check(
+            brokers, suffix, self._fleet.make, FINDINGS, FLEET_CHECKPOINTS, (ALERTS, DEADLETTERS)
+        )
+        _add(found, "detect", judged_anew)
+        _add(found, "fleet", alarmed_anew)
         expected = await _identities(brokers, suffix)
         await _compare_rows(found, store, expected)
         judged, twice = await read_verdicts(brokers, suffix)
