@@ -100,17 +100,25 @@ def _count(text: str) -> int:
 _READERS: dict[str, Callable[[str], Any]] = {"String": str, "UInt32": _count}
 
 
+def moment(text: str, now: datetime) -> datetime:
+    """A time from `now`, so long ago (`-24h`, `-30m`, `-7d`), or ISO 8601 with a zone.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if text == "now":
+        return now
+    if ago := _AGO.fullmatch(text):
+        return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+    found = datetime.fromisoformat(text)
+    if found.tzinfo is None:
+        raise ValueError("a time needs its zone, as 2026-01-31T12:00:00Z")
+    return found.astimezone(UTC)
+
+
 def _time(text: str, now: datetime) -> str:
     """In the form that ClickHouse takes for a DateTime64 parameter, UTC."""
-    if text == "now":
-        moment = now
-    elif ago := _AGO.fullmatch(text):
-        moment = now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
-    else:
-        moment = datetime.fromisoformat(text)
-        if moment.tzinfo is None:
-            raise ValueError("a time needs its zone, as 2026-01-31T12:00:00Z")
-    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    return moment(text, now).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
 
 
 def markdown() -> str:
