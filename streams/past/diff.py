@@ -82,11 +82,7 @@ def _change(old: Fired | None, new: Fired | None) -> Change | None:
     seconds = (new.fired_at - old.fired_at).total_seconds() if old and new else None
     if seconds == 0:
         return None
-    what: What
-    if seconds is None:
-        what = "new" if new else "lost"
-    else:
-        what = "earlier" if seconds < 0 else "later"
+    what: What = ("new" if new else "lost") if seconds is None else "earlier" if seconds < 0 else "later"
     return Change(
         what=what, alertname=shown.alertname, severity=shown.severity, labels=shown.labels,
         fingerprint=shown.fingerprint, fired_a=old.fired_at if old else None,

@@ -115,7 +115,8 @@ class Fired(NamedTuple):
 _OF_RUN = """SELECT fingerprint, alertname, severity, labels, fired_at, count
 FROM replay_alerts FINAL WHERE run_id = {run:String}"""
 _OF_LIVE = """SELECT a.fingerprint AS fingerprint, any(a.alertname) AS alertname,
-    argMax(a.severity, a.sequence) AS severity, any(a.labels) AS labels, minIf(a.time, a.status = 'firing') AS fired_at, max(a.count) AS count
+    argMax(a.severity, a.sequence) AS severity, any(a.labels) AS labels,
+    minIf(a.time, a.status = 'firing') AS fired_at, max(a.count) AS count
 FROM alerts AS a FINAL GROUP BY a.fingerprint, a.alert_id"""
 _FIRST = """SELECT fingerprint, any(alertname), argMax(severity, fired_at), any(labels),
     min(fired_at) AS first, sum(count)
