@@ -1,6 +1,6 @@
 """Coverage: is every route judged and guarded, and what do its answers turn out to be? Counts, no learning.
 
-The invariant over all routes: for each (router, model, tier, cache hit, fail-over, stream) the exact number of
+The invariant over all routes: for each (router, model, cache hit, fail-over, stream) the exact number of
 requests, outcomes, guardrail verdicts and unsafe answers since the beginning, and a recent part of them. Findings
 compare the recent part with the router's other routes and with the route's own past, by Wilson score
 intervals (Wilson 1927; Brown, Cai and DasGupta 2001, section 3.1.1), so that few requests say little.
@@ -23,7 +23,7 @@ from schemas.verdicts import Reason
 CAPACITY = 4096  # routes in all
 ROUTES_OF_ROUTER = 128  # beyond: one shared row a router, so that a check stays cheap whatever a client invents
 LOOK_EVERY = 25  # outcomes (or requests) of a route between two looks
-LEAST = 50  # of a route before it is judged
+LEAST = LOOK_EVERY  # of a route before it is judged: the interval says how little few requests say
 LEAST_OTHERS = 200  # of what it is compared with
 RECENT = 1000  # recent counts are halved beyond this: the past fades, the totals do not
 AGAIN_EVERY = 1000  # an open gap is said again after so many outcomes
@@ -240,7 +240,7 @@ class Coverage:
     def _key(self, route: Route, stream: bool) -> str:
         router = _router_id(route.router_name)
         flags = f"{route.cache_hit:d}{bool(route.fallback_from):d}{stream:d}"
-        key = router + compound_key(route.selected_model, route.tier, flags)
+        key = router + compound_key(route.selected_model, flags)
         known = self._of_router.get(router, {})
         return key if key in known or len(known) < ROUTES_OF_ROUTER else router + "rest"
 

@@ -77,7 +77,7 @@ def test_a_fleet_without_guardrails_or_with_few_requests_is_no_finding() -> None
     assert not send(detector, 500, UNGUARDED, selected_model="b")
     detector = Coverage(Thresholds())
     send(detector, 400, GUARDED, selected_model="a")
-    assert not send(detector, 40, UNGUARDED, selected_model="b")
+    assert not send(detector, 20, UNGUARDED, selected_model="b")
 
 
 def test_another_router_is_no_measure() -> None:
