@@ -127,6 +127,7 @@ class Coverage:
         self._thresholds = thresholds
         self._routes = Keyed("r/", capacity, bytes, bytes)
         self._of_router: dict[str, dict[str, None]] = {}  # derived: router -> keys of its routes
+        self._counted: _Counted | None = None  # by the last `score`
 
     @property
     def evicted(self) -> int:
@@ -135,13 +136,20 @@ class Coverage:
 
     def score(self, case: Case) -> Answer:
         """Recent share without a judgement (requests) or without a guardrail verdict (outcomes); None: no route."""
-        return None if case.route is None else self._count(case, case.route)[2]
+        if case.route is None:
+            return None
+        self._counted = _Counted(case, *self._count(case, case.route))
+        return self._counted.answer
 
     def learn(self, case: Case, flagged: bool) -> None:
         """Count the case. Counts are facts: flagged cases count too."""
         if case.route is None:
             return
-        key, counts, _ = self._count(case, case.route)
+        counted = self._counted
+        if counted is None or counted.case is not case:
+            counted = _Counted(case, *self._count(case, case.route))
+        self._counted = None
+        key, counts = counted.key, counted.counts
         self._of_router.setdefault(key[:_ROUTER_CHARS], {})[key] = None
         for gone in self._routes.put(key, counts.pack(), counts.requests + counts.outcomes >= LEAST):
             self._forget(gone)
@@ -156,6 +164,7 @@ class Coverage:
 
     def load(self, key: str, value: bytes | None) -> None:
         """See `StreamDetector.load`."""
+        self._counted = None
         self._routes.load(key, value)
         key = key.removeprefix(self._routes.prefix)
         if value is None:
@@ -178,16 +187,16 @@ class Coverage:
         return key, counts, self._look_at_outcomes(key, counts)
 
     def _look_at_requests(self, counts: RouteCounts) -> Answer:
-        share = wilson(counts.recent_unjudged, counts.recent_requests)
         if counts.recent_requests < LEAST or counts.requests % LOOK_EVERY:
-            return share.share
+            return counts.recent_unjudged / max(1, counts.recent_requests)
+        share = wilson(counts.recent_unjudged, counts.recent_requests)
         limit = self._thresholds["coverage.unjudged_share"]
         return self._finding(counts, "unjudged", share.low, limit, share.share) or share.share
 
     def _look_at_outcomes(self, key: str, counts: RouteCounts) -> Answer:
-        guarded = wilson(counts.recent_guarded, counts.recent_outcomes)
         if counts.recent_outcomes < LEAST or counts.outcomes % LOOK_EVERY:
-            return 1 - guarded.share
+            return 1 - counts.recent_guarded / max(1, counts.recent_outcomes)
+        guarded = wilson(counts.recent_guarded, counts.recent_outcomes)
         unsafe = wilson(counts.recent_unsafe, counts.recent_labelled)
         limit = self._thresholds["coverage.unsafe_share"]
         found = self._finding(counts, "unsafe_route", unsafe.low, limit, unsafe.share)
@@ -249,6 +258,16 @@ class Coverage:
         routes.pop(key, None)
         if not routes:
             self._of_router.pop(key[:_ROUTER_CHARS], None)
+
+
+@dataclass(slots=True)
+class _Counted:
+    """What scoring a case worked out: `learn` takes it over."""
+
+    case: Case
+    key: str
+    counts: RouteCounts
+    answer: Answer
 
 
 @lru_cache(maxsize=4096)

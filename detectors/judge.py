@@ -55,6 +55,7 @@ class Judge:
         self._joins = Joins()
         self._budget = Budget(limits.transformer_per_second)
         self._out: list[Output] = []
+        self._expired_ms = -1  # stream time of the last look at what expires
 
     # --- the log, in order
 
@@ -160,6 +161,10 @@ class Judge:
 
     def _expire(self) -> None:
         limits, joins = self._limits, self._joins
+        in_bounds = len(joins.waiting) <= limits.most_waiting and len(joins.settled) <= limits.most_settled
+        if self.time_ms == self._expired_ms and in_bounds:
+            return
+        self._expired_ms = self.time_ms
         for key in joins.overdue(self.time_ms - limits.join_grace_ms, limits.most_waiting):
             entry = joins.waiting[key]
             if entry.request is None:

@@ -89,6 +89,9 @@ class _Past:
         return max(found)
 
 
+_NO_PAST = _Past()  # of cases that say nothing: never changed
+
+
 @dataclass(slots=True)
 class _Taken:
     """What scoring a case worked out: `learn` takes it over."""
@@ -166,10 +169,10 @@ class Steering:
         """Add the case to a copy of its principal's past, and judge; changes nothing."""
         request, route = case.request, case.route
         key = compound_key(request.tenant_id, request.principal_hash)
+        if case.outcome is not None or route is None or route.cache_hit or route.fallback_from:
+            return _Taken(case, key, _NO_PAST, None, [], None)
         value = self._principals.get(key)
         past = _Past.unpack(value) if value else _Past()
-        if case.outcome is not None or route is None or route.cache_hit or route.fallback_from:
-            return _Taken(case, key, past, None, [], None)
         residual, lifted = self._residual(case), _lifted(case)
         if residual is not None:
             past.add_residual(residual, self._thresholds["steering.margin"])

@@ -213,7 +213,12 @@ def _score(route: Route) -> float | None:
 
 def _mark(route: Route) -> int:
     """A non-zero hash of the tier boundaries; 0: none given."""
-    return _hash(repr(sorted(route.tier_boundaries.items()))) if route.tier_boundaries else 0
+    return _hash_boundaries(tuple(route.tier_boundaries.items())) if route.tier_boundaries else 0
+
+
+@lru_cache(maxsize=4_096)
+def _hash_boundaries(boundaries: tuple[tuple[str, float], ...]) -> int:
+    return _hash(repr(sorted(boundaries)))
 
 
 def _learner(tenant: str, principal: str) -> int:
