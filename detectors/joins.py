@@ -27,6 +27,7 @@ class Entry(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     seen: list[
         str
     ] = []  # event ids of routes and outcomes taken in, the last MOST_SEEN: one published twice is one
+    flagged: bool = False  # by its verdict
     settled_ms: int = 0
     settled_offset: int = 0
 

@@ -14,6 +14,7 @@ from detectors.joins import Entry, Joins, Key
 from detectors.kinds import KINDS
 from detectors.panel import PromptPanel
 from detectors.processor import Output, Record
+from detectors.tickets import Tickets
 from detectors.verdict import ask, verdict_of
 from schemas.checkpoints import Marker, check_format
 from schemas.codec import InvalidRecord, dead_letter_headers, decode_event, encode, stable_id
@@ -41,9 +42,9 @@ class Judge:
 
     def __init__(
         self, panel: PromptPanel, detectors: Sequence[StreamDetector], limits: JudgeLimits, partition: int = 0,
-        detections: Detections | None = None,
+        detections: Detections | None = None, tickets: Tickets | None = None,
     ) -> None:  # fmt: skip
-        """`detections`: where findings are addressed to; None: those that ship."""
+        """`detections`: where findings are addressed to; None: those that ship. `tickets`: None: no audit."""
         self.offset = 0
         self.time_ms = 0
         self.counters: Counter[str] = Counter()
@@ -52,6 +53,7 @@ class Judge:
         self._limits = limits
         self._partition = partition
         self._detections = detections or shipped()
+        self._tickets = tickets
         self._joins = Joins()
         self._budget = Budget(limits.transformer_per_second)
         self._out: list[Output] = []
@@ -184,7 +186,7 @@ class Judge:
             raise AssertionError("a verdict needs its request")
         outcomes = entry.outcomes
         self._judge_case(entry, facts, None, request.event_id)
-        self._emit_verdict(entry, request, facts)
+        entry.flagged = self._emit_verdict(entry, request, facts)
         if entry.route is not None:
             self.counters["joins.met"] += 1
         self._joins.settle(key, self.time_ms, self.offset - 1)
@@ -207,8 +209,11 @@ class Judge:
         for reason in facts.reasons:
             if reason.flagged:
                 self._emit_finding(reason, case, cause)
+        if self._tickets is not None and outcome is not None and not entry.flagged:
+            self._out += self._tickets.report(entry.request, entry.route, outcome, self.time_ms)
 
-    def _emit_verdict(self, entry: Entry, request: Request, facts: PromptFacts) -> None:
+    def _emit_verdict(self, entry: Entry, request: Request, facts: PromptFacts) -> bool:
+        """Put the verdict out; whether it is flagged."""
         route = entry.route
         verdict = verdict_of("verdict", self._panel, request, facts, _when(self.time_ms))
         verdict.route_missing, verdict.partition, verdict.offset = (
@@ -226,6 +231,9 @@ class Judge:
             verdict.cost_estimate_usd = route.cost_estimate_usd
             verdict.cache_hit, verdict.fallback_from = route.cache_hit, route.fallback_from
         self._out.append(Output(VERDICTS.name, verdict.verdict_id.encode(), encode(verdict), (), self._partition))
+        if self._tickets is not None:
+            self._out += self._tickets.see(verdict, route.category if route else "", self.time_ms)
+        return verdict.decision == "flagged"
 
     def _emit_finding(self, reason: Reason, case: Case, cause: str) -> None:
         request, route = case.request, case.route
@@ -264,6 +272,9 @@ class Judge:
 
     # --- state
 
+    def _keepers(self) -> list[StreamDetector | Tickets]:
+        return [*self._detectors, *([self._tickets] if self._tickets is not None else [])]
+
     def waiting(self) -> bool:
         """Whether some request or route still waits for its partner."""
         return bool(self._joins.waiting)
@@ -278,9 +289,9 @@ class Judge:
     def changes(self) -> list[tuple[bytes, bytes | None]]:
         """See `Processor.changes`."""
         changes = list(self._joins.changes())
-        for detector in self._detectors:
-            prefix = f"d/{detector.name}/"
-            changes += [((prefix + key).encode(), value) for key, value in detector.changes()]
+        for keeper in self._keepers():
+            prefix = f"d/{keeper.name}/"
+            changes += [((prefix + key).encode(), value) for key, value in keeper.changes()]
         changes += [(BUDGET_KEY, self._budget.pack()), (MARKER_KEY, self._marker())]
         return changes
 
@@ -299,9 +310,9 @@ class Judge:
             self._budget.load(value)
         elif not self._joins.load(key, value):
             name, _, rest = key.decode().removeprefix("d/").partition("/")
-            for detector in self._detectors:
-                if detector.name == name:
-                    detector.load(rest, value)
+            for keeper in self._keepers():
+                if keeper.name == name:
+                    keeper.load(rest, value)
 
     def loaded(self) -> None:
         """See `Processor.loaded`."""
@@ -310,8 +321,8 @@ class Judge:
     def snapshot(self) -> dict[bytes, bytes]:
         """See `Processor.snapshot`."""
         state = dict(self._joins.snapshot())
-        for detector in self._detectors:
-            state |= {f"d/{detector.name}/{key}".encode(): value for key, value in detector.snapshot().items()}
+        for keeper in self._keepers():
+            state |= {f"d/{keeper.name}/{key}".encode(): value for key, value in keeper.snapshot().items()}
         return state | {BUDGET_KEY: self._budget.pack(), MARKER_KEY: self._marker()}
 
 

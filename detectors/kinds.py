@@ -14,6 +14,7 @@ KINDS: Mapping[str, Category] = MappingProxyType(
         "boundaries_changed": "pipeline",
         "caller_threshold": "cost_escalation",
         "denial_of_wallet": "cost_escalation",
+        "feedback_poisoning": "feedback_poisoning",
         "fleet_spend": "cost_escalation",
         "guardrail_gap": "safety_bypass",
         "known_trigger": "cost_escalation",

@@ -31,7 +31,7 @@ class AuditTicket(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     threshold: float
     threshold_version: int
     stratum: Stratum = "rest"
-    weight: Annotated[float, Meta(gt=0)] = 1.0  # principals, each of one sampling period, that it speaks for
+    weight: Annotated[float, Meta(gt=0)] = 1.0  # how much more often such requests occur than they are drawn
     issued_at: Time
     expires_at: Time
     signature: Name = ""  # `hmac-sha256:KEYID:...` over all the above

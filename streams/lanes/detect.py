@@ -1,12 +1,36 @@
 """The detect lane: events to verdicts and findings."""
 
+from pathlib import Path
+
 from detectors.detections import Detections
 from detectors.judge import Judge, JudgeLimits
 from detectors.panel import PromptPanel
 from detectors.registry import stream_detectors
+from detectors.tickets import Sampling, Tickets, read_canaries
 from schemas.topics import CHECKPOINTS, EVENTS
 from streams.lane import LaneSpec
-from streams.settings import Settings
+from streams.settings import Feedback, Settings
+
+
+def sampling(feedback: Feedback) -> Sampling | None:
+    """How audit tickets are drawn; None: without a key they are not.
+
+    Raises:
+        ValueError: the file of canaries holds something else.
+        OSError: it cannot be read.
+    """
+    if not feedback.key:
+        return None
+    return Sampling(
+        key=feedback.key,
+        key_id=feedback.key_id,
+        share=feedback.audit_share,
+        period_ms=round(feedback.audit_period_seconds * 1000),
+        per_day=feedback.audit_per_day,
+        ticket_ms=round(feedback.ticket_days * 86_400_000),
+        canaries=read_canaries(Path(feedback.canaries)) if feedback.canaries else (),
+        canary_share=feedback.canary_share,
+    )
 
 
 def spec(settings: Settings, panel: PromptPanel, detections: Detections) -> LaneSpec:
@@ -18,8 +42,11 @@ def spec(settings: Settings, panel: PromptPanel, detections: Detections) -> Lane
         transformer_per_second=detect.transformer_per_second,
     )
 
+    draw = sampling(settings.feedback)
+
     def make(partition: int) -> Judge:
-        return Judge(panel, stream_detectors(panel.thresholds), limits, partition, detections)
+        tickets = Tickets(draw, panel.thresholds) if draw else None
+        return Judge(panel, stream_detectors(panel.thresholds), limits, partition, detections, tickets)
 
     return LaneSpec(
         name="detect",
