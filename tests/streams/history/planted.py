@@ -8,6 +8,7 @@ import msgspec
 
 from schemas import topics
 from schemas.alerts import Alert
+from schemas.audits import AuditLabel, AuditTicket
 from schemas.codec import encode
 from schemas.events import Outcome, Request, Route
 from schemas.topics import Topic
@@ -89,6 +90,14 @@ def alert(sequence: int, status: Any, alert_id: str = "a1") -> Alert:
     )  # fmt: skip
 
 
+def label(ticket_id: str, answer: Any, label_id: str = "first") -> AuditLabel:
+    ticket = AuditTicket(
+        ticket_id=ticket_id, request_id="q1", tenant_id="t1", principal_hash="p1", detector="novelty",
+        parameter="novelty.flag", score=0.9, threshold=0.99, threshold_version=1, issued_at=START, expires_at=START,
+    )  # fmt: skip
+    return AuditLabel(label_id=label_id + ticket_id, ticket=ticket, judge="desk", label=answer, labelled_at=START)
+
+
 def campaign() -> list[FileRecord]:
     """Two hours with known answers: p1 and p2 use window w1 (p2 first, trigger g1), p3 is ordinary.
 
@@ -124,4 +133,5 @@ def campaign() -> list[FileRecord]:
         *log(topics.VERDICTS, verdicts),
         *log(topics.FINDINGS, [finding("fi1", "p1", 2_100)]),
         *log(topics.ALERTS, [alert(1, "pending"), alert(2, "firing"), alert(3, "resolved")]),
+        *log(topics.AUDITS, [label("a1", "unsafe"), label("a2", "safe"), label("a2", "unknown", "again")]),
     ]

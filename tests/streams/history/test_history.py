@@ -91,7 +91,7 @@ async def test_every_topic_comes_to_its_tables(store: Store, history: History) -
     counts = {table.name: await count(store, table.name) for table in tables.ALL}
     assert counts == {
         "requests": 6, "routes": 3, "outcomes": 5, "verdicts": 5, "reasons": 3, "findings": 1, "alerts": 3,
-        "dead_letters": 1, "thresholds": 0, "threshold_links": 0, "audits": 0,
+        "dead_letters": 1, "thresholds": 0, "threshold_links": 0, "audits": 3,
     }  # fmt: skip
     (row,) = (await store.query("SELECT * FROM routes FINAL WHERE request_id = 'q3'")).records()
     assert (row["selected_model"], row["escalated"], row["difficulty_score"]) == ("large", True, 0.2)

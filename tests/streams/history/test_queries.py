@@ -109,6 +109,11 @@ async def test_unjudged_by_reason(planted: Store) -> None:
     ]
 
 
+async def test_labels_by_judge(planted: Store) -> None:
+    columns = "judge parameter labels unsafe unknown answered_twice tenants"
+    assert await rows(planted, "labels_by_judge", columns) == [("desk", "novelty.flag", 3, 1, 1, 1, 1)]
+
+
 async def test_timeline_of_principal(planted: Store) -> None:
     assert await rows(planted, "timeline_of_principal", "what request_id detail", principal="p1") == [
         ("request", "q3", ", 30 characters"),
