@@ -20,7 +20,7 @@ async def make(kafka: KafkaCluster, name: str, partitions: int, **config: str) -
         settings = {key.replace("_", "."): value for key, value in config.items()}
         response = await admin.create_topics([NewTopic(name, partitions, 1, topic_configs=settings)])
         assert [code for _, code, _ in response.topic_errors] == [0]
-        while name not in await admin.list_topics():  # the controller creates; the broker hears of it later
+        while name not in await admin.list_topics():  # noqa: ASYNC110  the broker hears of it later
             await asyncio.sleep(0.02)
     finally:
         await admin.close()
