@@ -7,6 +7,10 @@ What fires and when, and how long quiet is, are the detection's (detectors/detec
 findings to fire, it takes one to go on firing: an alert does not flap. Published are firing, a rise in severity,
 growth (at most once in `refresh_seconds`), and resolved: a pending alert is nothing to tell anyone. Findings of one
 identity share a key, so one partition of the findings topic owns it.
+
+An alert of several principals may be a campaign (the detection's `Campaign`). It tells the alerts of its members,
+in whatever partition they are, by findings of its own with `campaign` in them: so what inhibits an alert is in that
+alert's own log. An alert that is inhibited, or under a suppression, is published as any other, and says by what.
 """
 
 from collections import Counter
@@ -19,22 +23,26 @@ import msgspec
 from detectors import distinct
 from detectors.detections import Detection, Detections
 from detectors.detections.correlation import Seen
-from detectors.detections.model import SEVERITIES
+from detectors.detections.model import SEVERITIES, Campaign
 from detectors.kinds import fingerprint
 from detectors.processor import Output, Record
 from detectors.recent import RecentIds
+from detectors.suppressions import Suppressions
 from schemas.alerts import Alert
 from schemas.checkpoints import Marker, check_format
 from schemas.codec import TICK_TYPE, InvalidRecord, dead_letter_headers, decode, encode, stable_id
-from schemas.topics import ALERTS, DEADLETTERS
+from schemas.topics import ALERTS, DEADLETTERS, FINDINGS
 from schemas.verdicts import Finding
 
 MARKER_KEY = b"marker"
 MOST_EVIDENCE = 50  # request and finding ids kept per alert: the first ones
 MOST_VALUES = 50  # of each summary attribute
+MOST_MEMBERS = 200  # of a campaign, remembered so as not to tell each of them at every finding
 
 _EPISODE = b"alert/"
+_INHIBITION = b"inhibition/"
 _NEVER = 2**62
+_NEVER_TOLD = -1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # What an alert says only while all its findings say the same.
 _COMMON = ("tenant_id", "principal_hash", "router_name", "direction", "trigger_id", "window")
@@ -47,14 +55,24 @@ class Episode(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     last_ms: int = 0  # stream time of the last finding
     last_offset: int = 0  # of the last finding: the order of expiry
     seen: Seen = []  # what the correlation remembers, while pending
+    members: dict[str, int] = {}  # of a campaign, by principal: when its alerts were told; the last ones
     told_ms: int = 0
     told_count: int = 0
     principals: list[int] = []  # sketches (detectors/distinct.py)
     tenants: list[int] = []
 
 
+class Inhibition(msgspec.Struct, gc=False):
+    """What a campaign has told an alert, or one to come."""
+
+    by: str
+    until_ms: int
+    offset: int  # of the telling: the order of eviction
+
+
 _encode_state = msgspec.msgpack.Encoder().encode
 _decode_episode = msgspec.msgpack.Decoder(Episode).decode
+_decode_inhibition = msgspec.msgpack.Decoder(Inhibition).decode
 _decode_marker = msgspec.msgpack.Decoder(Marker).decode
 
 
@@ -64,10 +82,12 @@ class Alerting:
     def __init__(
         self,
         detections: Detections,
-        refresh_seconds: float = 60.0,
         *,
+        suppressions: Suppressions | None = None,
+        refresh_seconds: float = 60.0,
         most_pending: int = 20_000,
         most_firing: int = 10_000,
+        most_inhibited: int = 20_000,
         remembered: int = 65_536,
     ) -> None:
         """Seconds are of stream time. `remembered` finding ids: more than a crashed detect lane publishes again."""
@@ -75,18 +95,21 @@ class Alerting:
         self.time_ms = 0
         self.counters: Counter[str] = Counter()
         self._detections = detections
+        self._suppressions = suppressions or Suppressions()
         self._refresh_ms = round(refresh_seconds * 1000)
         self._most_pending = most_pending
         self._most_firing = most_firing
+        self._most_inhibited = most_inhibited
         # By fingerprint, each in the order of the last finding: what is evicted is first.
         self._pending: dict[str, Episode] = {}
         self._firing: dict[str, Episode] = {}
+        self._inhibitions: dict[str, Inhibition] = {}  # by fingerprint, in the order of the last telling
         # When each is to be looked at again: a heap, of which only the times in `_looks` count. What is put off is
         # put off when its time comes, so that a finding costs no entry.
         self._agenda: list[tuple[int, str]] = []
         self._looks: dict[str, int] = {}
         self._recent = RecentIds(remembered)
-        self._dirty: set[str] = set()
+        self._dirty: set[bytes] = set()
         self._out: list[Output] = []
 
     # --- the log, in order
@@ -133,22 +156,27 @@ class Alerting:
             self.counters["oddities.duplicate_finding"] += 1
             return
         identity = fingerprint(finding.labels)
+        if finding.campaign:
+            self._inhibit(identity, finding.campaign, detection, offset)
+            return
         episode = self._firing.pop(identity, None) or self._pending.pop(identity, None)
         if episode is None:
             episode = Episode(alert=self._new_alert(identity, finding, detection))
-        raised = _add(episode, finding, detection)
+        worse = _add(episode, finding, detection)
         episode.last_ms, episode.last_offset = self.time_ms, offset
         episode.alert.last_seen = _time(self.time_ms)
-        self._dirty.add(identity)
+        self._dirty.add(_state_key(identity))
         if episode.alert.status == "firing":
             self._firing[identity] = episode
-            if raised or self._grown_at(episode) <= self.time_ms:
+            if worse or self._grown_at(episode) <= self.time_ms:
                 self._publish(episode)
         else:
             kinds, when = detection.log_types, detection.when
             episode.seen, fires = when.advance(kinds, episode.seen, finding, self.time_ms)
             self._fire(identity, episode) if fires else self._hold(identity, episode)
         self._schedule(identity)
+        if detection.campaign:
+            self._tell_members(episode, finding, detection, detection.campaign)
 
     def _new_alert(self, identity: str, finding: Finding, detection: Detection) -> Alert:
         now = _time(self.time_ms)
@@ -188,7 +216,52 @@ class Alerting:
             oldest = next(iter(self._pending))
             del self._pending[oldest]
             self._looks.pop(oldest, None)
-            self._dirty.add(oldest)
+            self._dirty.add(_state_key(oldest))
+
+    # --- campaigns
+
+    def _tell_members(self, episode: Episode, finding: Finding, detection: Detection, campaign: Campaign) -> None:
+        """Tell the alerts of this finding's principal, and of all before it once there is a campaign."""
+        member = f"{finding.tenant_id}\0{finding.principal_hash}"
+        told_ms = episode.members.pop(member, _NEVER_TOLD)
+        episode.members[member] = told_ms
+        if len(episode.members) > MOST_MEMBERS:
+            del episode.members[next(iter(episode.members))]
+        if episode.alert.status != "firing" or not episode.alert.campaign:
+            return
+        again_ms = self.time_ms - detection.quiet_ms // 2
+        for name, told_ms in episode.members.items():
+            if told_ms == _NEVER_TOLD or (name == member and told_ms <= again_ms):
+                episode.members[name] = self.time_ms
+                self._tell(finding if name == member else _of(name, finding), episode.alert.alert_id, campaign)
+
+    def _tell(self, finding: Finding, alert_id: str, campaign: Campaign) -> None:
+        for rule_id in campaign.inhibits:
+            inhibited = self._detections.get(rule_id)
+            if inhibited is not None:
+                told = inhibited.addressed(finding)
+                told.finding_id = stable_id(told.finding_id, alert_id, finding.tenant_id, finding.principal_hash)
+                told.campaign = alert_id
+                self._out.append(Output(FINDINGS.name, fingerprint(told.labels).encode(), encode(told)))
+
+    def _inhibit(self, identity: str, by: str, detection: Detection, offset: int) -> None:
+        """Note that a campaign stands for an alert, for as long as that alert would be quiet."""
+        self._inhibitions.pop(identity, None)
+        self._inhibitions[identity] = Inhibition(by, self.time_ms + detection.quiet_ms, offset)
+        self._dirty.add(_INHIBITION + identity.encode())
+        while self._inhibitions:
+            first, oldest = next(iter(self._inhibitions.items()))
+            if oldest.until_ms > self.time_ms and len(self._inhibitions) <= self._most_inhibited:
+                break
+            del self._inhibitions[first]
+            self._dirty.add(_INHIBITION + first.encode())
+        if (episode := self._firing.get(identity)) and episode.alert.inhibited_by != by:
+            self._publish(episode)
+            self._schedule(identity)
+
+    def _inhibited_by(self, identity: str) -> str:
+        inhibition = self._inhibitions.get(identity)
+        return inhibition.by if inhibition and inhibition.until_ms > self.time_ms else ""
 
     # --- stream time
 
@@ -218,7 +291,7 @@ class Alerting:
         if (episode := self._pending.get(identity)) is not None:
             self.counters["alert_transitions.lapsed"] += 1
             del self._pending[identity]
-            self._dirty.add(identity)
+            self._dirty.add(_state_key(identity))
             return
         episode = self._firing[identity]
         if (end_ms := self._quiet_at(episode)) <= self.time_ms:
@@ -271,8 +344,10 @@ class Alerting:
         alert = episode.alert
         alert.time = _time(self.time_ms)
         alert.sequence += 1
+        alert.suppressed_by = self._suppressions.over(alert.labels, self.time_ms)
+        alert.inhibited_by = self._inhibited_by(alert.fingerprint)
         episode.told_ms, episode.told_count = self.time_ms, alert.count
-        self._dirty.add(alert.fingerprint)
+        self._dirty.add(_state_key(alert.fingerprint))
         self._out.append(Output(ALERTS.name, alert.fingerprint.encode(), encode(alert)))
 
     # --- state
@@ -293,24 +368,34 @@ class Alerting:
     def changes(self) -> list[tuple[bytes, bytes | None]]:
         """See `Processor.changes`."""
         dirty, self._dirty = sorted(self._dirty), set()
-        records: list[tuple[bytes, bytes | None]] = []
-        for identity in dirty:
-            episode = self._live(identity)
-            records.append((_state_key(identity), _encode_state(episode) if episode else None))
+        records = [(key, self._packed(key)) for key in dirty]
         records += self._recent.changes()
         records.append((MARKER_KEY, self._marker()))
         return records
 
     def snapshot(self) -> dict[bytes, bytes]:
         """See `Processor.snapshot`."""
-        live = {**self._pending, **self._firing}
-        records = {_state_key(identity): _encode_state(live[identity]) for identity in sorted(live)}
+        keys = [_state_key(identity) for identity in sorted((*self._pending, *self._firing))]
+        keys += [_INHIBITION + identity.encode() for identity in sorted(self._inhibitions)]
+        records = {key: self._packed(key) or b"" for key in keys}
         return {**records, **dict(self._recent.snapshot()), MARKER_KEY: self._marker()}
+
+    def _packed(self, key: bytes) -> bytes | None:
+        if key.startswith(_INHIBITION):
+            inhibition = self._inhibitions.get(key.removeprefix(_INHIBITION).decode())
+            return _encode_state(inhibition) if inhibition else None
+        episode = self._live(key.removeprefix(_EPISODE).decode())
+        return _encode_state(episode) if episode else None
 
     def load(self, key: bytes, value: bytes | None) -> None:
         """See `Processor.load`."""
         if key.startswith(_EPISODE):
             self._load_episode(key.removeprefix(_EPISODE).decode(), value)
+        elif key.startswith(_INHIBITION):
+            identity = key.removeprefix(_INHIBITION).decode()
+            self._inhibitions.pop(identity, None)
+            if value is not None:
+                self._inhibitions[identity] = _decode_inhibition(value)
         elif value is not None and not self._recent.load(key, value):
             if key != MARKER_KEY:
                 raise ValueError("a state record that is none of the alerting's")
@@ -332,6 +417,8 @@ class Alerting:
         self._recent.loaded()
         self._pending = _in_order(self._pending)
         self._firing = _in_order(self._firing)
+        told = sorted(self._inhibitions.items(), key=lambda item: item[1].offset)
+        self._inhibitions = dict(told)
         self._agenda, self._looks = [], {}
         for identity in (*self._pending, *self._firing):
             self._schedule(identity)
@@ -342,7 +429,7 @@ class Alerting:
 
 
 def _add(episode: Episode, finding: Finding, detection: Detection) -> bool:
-    """Take a finding into an alert's numbers and evidence; whether it raised the severity."""
+    """Take a finding into an alert's numbers and evidence; whether it is worse now: graver, or a campaign."""
     alert = episode.alert
     alert.count += 1
     distinct.add(episode.tenants, finding.tenant_id)
@@ -367,11 +454,18 @@ def _add(episode: Episode, finding: Finding, detection: Detection) -> bool:
         _keep_first(alert.request_ids, request_id, MOST_EVIDENCE)
     for name in detection.summary_attributes:
         _keep_first(alert.attributes.setdefault(name, []), str(getattr(finding, name)), MOST_VALUES)
-    severity = max(finding.severity, detection.severity_of(alert), key=SEVERITIES.index)
-    raised = SEVERITIES.index(severity) > SEVERITIES.index(alert.severity)
-    if raised:
-        alert.severity = severity
-    return raised
+    before = alert.campaign, SEVERITIES.index(alert.severity)
+    alert.campaign = detection.campaign is not None and alert.principals >= detection.campaign.members
+    alert.severity = max(alert.severity, finding.severity, detection.severity_of(alert), key=SEVERITIES.index)
+    return (alert.campaign, SEVERITIES.index(alert.severity)) != before
+
+
+def _of(member: str, finding: Finding) -> Finding:
+    """The finding as another member's: without what is this one's request."""
+    tenant, _, principal = member.partition("\0")
+    return msgspec.structs.replace(
+        finding, tenant_id=tenant, principal_hash=principal, request_id="", request_ids=[], event_time=None
+    )
 
 
 def _keep_first(kept: list[str], name: str, most: int) -> None:

@@ -113,5 +113,10 @@ def _identity(topic: str, record: Any) -> bytes:
     return bytes(record.key)
 
 
+def _is_of_a_campaign(value: bytes) -> bool:
+    """Whether the fleet lane wrote this finding, and not the detect lane."""
+    return bool(msgspec.json.decode(value).get("campaign"))
+
+
 def _is_from(record: Record, topic: str) -> bool:
     return dict(record.headers).get("x-original-topic") == topic.encode()

@@ -12,6 +12,7 @@ import msgspec
 
 from detectors.detections import load
 from detectors.panel import build_panel
+from detectors.suppressions import Suppressions
 from detectors.thresholds import Thresholds
 from loadtests.exactness import Exactness, check
 from schemas.clickhouse.rows import rows
@@ -82,7 +83,7 @@ class Reckoner:
     def __init__(self) -> None:
         panel, detections, settings = build_panel(Thresholds()), load(None), Settings()
         self._detect = detect.spec(settings, panel, detections)
-        self._fleet = fleet.spec(settings, detections)
+        self._fleet = fleet.spec(settings, detections, Suppressions())
 
     async def reckon(
         self, brokers: Mapping[str, Any], suffix: str, store: Store, sent: Collection[str]
@@ -91,7 +92,7 @@ class Reckoner:
         found = Reckoning()
         judged_anew = await check(brokers, suffix, self._detect.make)
         alarmed_anew = await check(
-            brokers, suffix, self._fleet.make, FINDINGS, FLEET_CHECKPOINTS, (ALERTS, DEADLETTERS)
+            brokers, suffix, self._fleet.make, FINDINGS, FLEET_CHECKPOINTS, (FINDINGS, ALERTS, DEADLETTERS)
         )
         _add(found, "detect", judged_anew)
         _add(found, "fleet", alarmed_anew)

@@ -13,6 +13,7 @@ from schemas.checkpoints import Marker
 from schemas.deadletters import DeadLetter
 from schemas.events import Event, Outcome, Request, Route
 from schemas.naming import annotations
+from schemas.suppressions import Suppression
 from schemas.thresholds import ThresholdDecision, ThresholdUpdate
 from schemas.triggers import Trigger
 from schemas.verdicts import Finding, Verdict
@@ -32,6 +33,7 @@ RECORDS: dict[str, type[msgspec.Struct]] = {
     "threshold-update.v1": ThresholdUpdate,
     "threshold-decision.v1": ThresholdDecision,
     "trigger.v1": Trigger,
+    "suppression.v1": Suppression,
     "dead-letter.v1": DeadLetter,
     "marker.v1": Marker,
 }

@@ -52,6 +52,7 @@ FLEET_CHECKPOINTS = Topic("pointsman.fleet-checkpoints.v1", "state delta, marker
 FEEDBACK_CHECKPOINTS = Topic("pointsman.feedback-checkpoints.v1", "state delta, marker last", "state key",
                              "pointsman feedback", partitions=1, compacted=True,
                              config=_CHECKPOINT_CONFIG)  # fmt: skip
+SUPPRESSIONS = Topic("pointsman.suppressions.v1", "Suppression", "suppression_id", "operators", compacted=True)
 ALERTS = Topic("pointsman.alerts.v1", "Alert", "fingerprint", "pointsman fleet", like_events=True)
 THRESHOLDS = Topic("pointsman.thresholds.v1", "ThresholdUpdate", "state, scope and parameter",
                    "pointsman feedback", compacted=True)  # fmt: skip
@@ -59,7 +60,7 @@ TRIGGERS = Topic("pointsman.triggers.v1", "Trigger", "trigger_id", "reviewers", 
                  config={"max.message.bytes": str(2 << 20)})  # fmt: skip
 
 ALL = (EVENTS, AUDITS, REPORTS, DECISIONS, FEEDBACK, TICKETS, VERDICTS, FINDINGS, DEADLETTERS, CHECKPOINTS,
-       FLEET_CHECKPOINTS, FEEDBACK_CHECKPOINTS, ALERTS, THRESHOLDS, TRIGGERS)  # fmt: skip
+       FLEET_CHECKPOINTS, FEEDBACK_CHECKPOINTS, SUPPRESSIONS, ALERTS, THRESHOLDS, TRIGGERS)  # fmt: skip
 
 
 def named(topic: Topic, suffix: str = "") -> str:

@@ -11,6 +11,7 @@ from mode import Service
 from detectors.detections import load
 from detectors.novelty import artefact
 from detectors.panel import build_panel
+from detectors.suppressions import Suppressions
 from detectors.thresholds import Thresholds
 from detectors.training import sentence_transformer_path
 from detectors.triggers.transformer import Transformer
@@ -23,6 +24,7 @@ from streams.lanes import detect, fleet
 from streams.lanes.history import HistoryLane
 from streams.lanes.notify import NotifyLane
 from streams.settings import Settings, Web
+from streams.suppressions import SuppressionControl
 
 Role = Literal["detect", "fleet", "history", "notify"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -74,7 +76,9 @@ def build(settings: Settings, roles: Collection[Role]) -> faust.App:
     if "detect" in roles:
         services.append(Lane(app, detect.spec(settings, panel, detections), brokers, health, suffix))
     if "fleet" in roles:
-        services.append(Lane(app, fleet.spec(settings, detections), brokers, health, suffix))
+        suppressions = Suppressions()
+        services.append(SuppressionControl(app, brokers, suppressions, suffix))
+        services.append(Lane(app, fleet.spec(settings, detections, suppressions), brokers, health, suffix))
     if "history" in roles:
         services.append(HistoryLane(app, settings, brokers, health))
     if "notify" in roles:

@@ -1,7 +1,8 @@
 """A file of events through the detect and fleet lanes in one process: no broker, event time only."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from statistics import median_low
 
@@ -61,12 +62,13 @@ def replay(lines: Sequence[bytes], judge: Processor, alerting: Processor, flush_
     for batch in _batches(list(_records(lines)), flush_ms):
         findings = _collect(judge.apply(batch), collected, batch[-1].timestamp)
         end = FileRecord(FINDINGS.name, 0, batch[-1].timestamp, b"", headers=TICK_HEADERS)
-        for record in (*findings, end):
-            numbered = FileRecord(
-                record.topic, collected.fleet_offset, record.timestamp, record.value, record.key, record.headers
-            )
+        waiting = deque((*findings, end))
+        while waiting:
+            record = waiting.popleft()
+            numbered = replace(record, offset=collected.fleet_offset)
             collected.fleet_offset += 1
-            _collect(alerting.apply([numbered]), collected, record.timestamp)
+            # What a campaign tells its members' alerts is in the log before what comes after.
+            waiting.extendleft(reversed(_collect(alerting.apply([numbered]), collected, record.timestamp)))
     collected.result.alerts = list(collected.alerts.values())
     return collected.result
 

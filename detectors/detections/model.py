@@ -83,6 +83,13 @@ class DynamicSeverity(_Part, frozen=True, kw_only=True):
     conditions: Annotated[tuple[Condition, ...], Meta(min_length=1)]
 
 
+class Campaign(_Part, frozen=True, kw_only=True):
+    """From so many principals on the alert is a campaign, and stands for its members' alerts of the rules named."""
+
+    members: Annotated[int, Meta(ge=1, le=1000)] = 2
+    inhibits: tuple[str, ...] = ()  # RuleIDs
+
+
 class Reports(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     rename={"mitre_atlas": "MITRE ATLAS", "owasp": "OWASP LLM"},
@@ -127,6 +134,7 @@ class Detection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     dedup_period_minutes: Annotated[float, Meta(gt=0, le=10_080)] = 15.0  # quiet for so long: over
     severity: Severity
     dynamic_severities: tuple[DynamicSeverity, ...] = ()
+    campaign: Campaign | None = None
     reports: Reports = Reports()
     runbook: str
     reference: str = ""  # an address, in alerts as `runbook_url`

@@ -1,16 +1,22 @@
-"""`pointsman alerts`: what fires, and what one alert says, from the alerts topic."""
+"""`pointsman alerts`: what fires, what one alert says and what to do about it, and what nobody is to be told of."""
 
+import shlex
+from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import click
 import msgspec
 from rich.console import Console
 
+from detectors.detections import load
+from detectors.detections.model import PLACEHOLDERS
 from schemas.alerts import Alert
 from schemas.codec import InvalidRecord, decode
 from schemas.topics import ALERTS, named
 from streams.commands.brokers import json_option, on_brokers
-from streams.commands.config import config_option
+from streams.commands.config import config_option, load_settings
+from streams.commands.suppressions import list_suppressions, suppress, unsuppress
 from streams.kafka import connection, read_to_end
 from streams.notifiers.console import line
 from streams.notifiers.text import inert, timestamp
@@ -19,17 +25,24 @@ from streams.settings import Kafka
 
 @click.group()
 def command() -> None:
-    """List alerts and show one, as the alerts topic has them."""
+    """List alerts and show one, as the alerts topic has them; suppress what nobody is to be told of."""
+
+
+for _command in (suppress, unsuppress, list_suppressions):
+    command.add_command(_command)
 
 
 @command.command("ls")
 @config_option
 @click.option("--all", "resolved_too", is_flag=True, help="Resolved ones too, as far back as the topic goes.")
+@click.option("--campaigns", is_flag=True, help="Only those of several principals or steps, with their growth.")
 @json_option
-def list_alerts(path: Path | None, resolved_too: bool, as_json: bool) -> None:
+def list_alerts(path: Path | None, resolved_too: bool, campaigns: bool, as_json: bool) -> None:
     """List what fires now: the last state of each alert, oldest first."""
-    last = {state.alert_id: state for state in on_brokers(path, _states)}
+    states = on_brokers(path, _states)
+    last = {state.alert_id: state for state in states}
     found = [state for state in last.values() if resolved_too or state.status == "firing"]
+    found = [state for state in found if state.campaign or not campaigns]
     found.sort(key=lambda state: (state.starts_at, state.alert_id))
     if as_json:
         _print_json(found)
@@ -37,6 +50,9 @@ def list_alerts(path: Path | None, resolved_too: bool, as_json: bool) -> None:
     console = Console(soft_wrap=True, highlight=False)
     for state in found:
         console.print(line(state))
+        if campaigns:
+            for text in _growth([earlier for earlier in states if earlier.alert_id == state.alert_id]):
+                click.echo(f"    {text}")
     if not found:
         click.echo("no alerts" if resolved_too else "nothing fires")
 
@@ -64,6 +80,8 @@ def show(identity: str, path: Path | None, as_json: bool) -> None:
         click.echo("")
         for name, value in _facts(last).items():
             click.echo(f"{name:<18} {value}")
+        for text in _runbook(last, path):
+            click.echo(text)
 
 
 def _facts(alert: Alert) -> dict[str, str]:
@@ -75,6 +93,8 @@ def _facts(alert: Alert) -> dict[str, str]:
         "detector": f"{alert.detector} {alert.detector_version}",
         "score": f"{alert.score:.6g}, threshold {alert.threshold:.6g}",
         "direction": alert.direction,
+        "suppressed by": inert(alert.suppressed_by),
+        "inhibited by": inert(alert.inhibited_by),
         "window": inert(alert.window),
         "trigger": inert(alert.trigger_id),
         "first event": timestamp(alert.first_event_time) if alert.first_event_time else "",
@@ -84,8 +104,31 @@ def _facts(alert: Alert) -> dict[str, str]:
         "MITRE ATLAS": " ".join(alert.mitre_atlas),
         "OWASP": " ".join(alert.owasp),
         "runbook": alert.runbook_url,
+        **{name: " ".join(map(inert, values)) for name, values in alert.attributes.items()},
     }
     return {name: value for name, value in facts.items() if value}
+
+
+def _growth(states: list[Alert]) -> Iterator[str]:
+    """What was published of a campaign, a line a state."""
+    for state in states:
+        cost = "" if state.est_cost_usd is None else f", extra cost USD {state.est_cost_usd:.4f}"
+        pushed = f", pushed {state.direction}" if state.direction else ""
+        yield (
+            f"{timestamp(state.time)} {state.count} findings, {state.principals} principals,"
+            f" {state.tenants} tenants{cost}{pushed}"
+        )
+
+
+def _runbook(alert: Alert, path: Path | None) -> list[str]:
+    """The detection's steps with the alert's values in them, each safe to be pasted to a shell."""
+    folder = load_settings(path).fleet.detections
+    detection = load(Path(folder) if folder else None).get(alert.alertname)
+    if detection is None:
+        return []
+    values = {name: getattr(alert, name) for name in PLACEHOLDERS}
+    texts = {n: timestamp(value) if isinstance(value, datetime) else inert(value) for n, value in values.items()}
+    return ["", *detection.runbook.format(**{n: shlex.quote(text) for n, text in texts.items()}).splitlines()]
 
 
 async def _states(kafka: Kafka) -> list[Alert]:

@@ -2,17 +2,18 @@
 
 from detectors.alerting import Alerting
 from detectors.detections import Detections
+from detectors.suppressions import Suppressions
 from schemas.topics import FINDINGS, FLEET_CHECKPOINTS
 from streams.lane import LaneSpec
 from streams.settings import Settings
 
 
-def spec(settings: Settings, detections: Detections) -> LaneSpec:
+def spec(settings: Settings, detections: Detections, suppressions: Suppressions) -> LaneSpec:
     """The lane as the settings want it."""
     fleet = settings.fleet
 
     def make(partition: int) -> Alerting:
-        return Alerting(detections, fleet.resend_seconds)
+        return Alerting(detections, suppressions=suppressions, refresh_seconds=fleet.resend_seconds)
 
     return LaneSpec(
         name="fleet",

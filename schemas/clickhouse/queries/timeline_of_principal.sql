@@ -33,7 +33,7 @@ FROM
     WHERE principal_hash = {principal:String}
         AND event_time >= {since:DateTime64(3, 'UTC')} AND event_time < {until:DateTime64(3, 'UTC')}
     UNION ALL
-    SELECT time, 5, 'finding', tenant_id, request_id, concat(kind, ', ', severity)
+    SELECT time, 5, 'finding', tenant_id, request_id, concat(kind, if(campaign = '', '', ', of a campaign'), ' for ', labels['alertname'], ', ', severity)
     FROM findings FINAL
     WHERE principal_hash = {principal:String}
         AND time >= {since:DateTime64(3, 'UTC')} AND time < {until:DateTime64(3, 'UTC')}

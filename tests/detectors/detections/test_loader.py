@@ -134,3 +134,9 @@ def test_a_test_that_fails_says_what_came_instead(tmp_path: Path) -> None:
     assert [(failure.name, failure.why) for failure in failures(detection)] == [
         ("two", "it does not alert"), ("three, and worse", "its severity is critical"),
     ]  # fmt: skip
+
+
+def test_the_example_of_the_page_holds(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "detections.md").read_text()
+    (detection,) = read(write(tmp_path, page.split("```yaml\n")[1].split("```")[0]))
+    assert not list(failures(detection))
