@@ -33,7 +33,9 @@ FROM
     WHERE principal_hash = {principal:String}
         AND event_time >= {since:DateTime64(3, 'UTC')} AND event_time < {until:DateTime64(3, 'UTC')}
     UNION ALL
-    SELECT time, 5, 'finding', tenant_id, request_id, concat(kind, if(campaign = '', '', ', of a campaign'), ' for ', labels['alertname'], ', ', severity)
+    SELECT time, 5, 'finding', tenant_id, request_id, concat(kind, ', ', severity,
+            if(labels['alertname'] IN ('', kind), '', concat(', for ', labels['alertname'])),
+            if(campaign = '', '', ', told by a campaign'))
     FROM findings FINAL
     WHERE principal_hash = {principal:String}
         AND time >= {since:DateTime64(3, 'UTC')} AND time < {until:DateTime64(3, 'UTC')}
