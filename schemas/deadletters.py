@@ -20,6 +20,7 @@ InvalidReason = Literal[
     "bad_envelope",  # CloudEvents headers or envelope that contradict themselves
     "judge_failed",  # valid, but judging it raised
     "store_refused",  # valid, but ClickHouse refuses its row for good
+    "refused",  # a decision about thresholds that the feedback lane does not carry out; the detail says why
     "bad_ticket",  # an audit label whose ticket is forged, replayed, expired or altered
 ]
 

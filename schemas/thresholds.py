@@ -7,6 +7,9 @@ from msgspec import Meta
 
 from schemas.events import Id, Name, Real, Share, Time
 
+IN_FORCE = ("active", "pinned", "rolled_back")  # modes of links whose value is in force from then on
+FROZEN = "frozen"  # the parameter of links that stop all automatic moves (1), or let them go on (0)
+
 
 class ThresholdScope(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True, gc=False):
     """What a threshold rules: a detector, or a router's own cutline; empty fields mean all."""

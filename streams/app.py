@@ -15,18 +15,19 @@ from detectors.suppressions import Suppressions
 from detectors.thresholds import Thresholds
 from detectors.training import sentence_transformer_path
 from detectors.triggers.transformer import Transformer
+from schemas.signatures import derived
 from streams import web
 from streams.control import Control
 from streams.health import Health
 from streams.kafka import connection
 from streams.lane import Lane
-from streams.lanes import detect, fleet
+from streams.lanes import detect, feedback, fleet
 from streams.lanes.history import HistoryLane
 from streams.lanes.notify import NotifyLane
 from streams.settings import Settings, Web
 from streams.suppressions import SuppressionControl
 
-Role = Literal["detect", "fleet", "history", "notify"]
+Role = Literal["detect", "fleet", "feedback", "history", "notify"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
 
@@ -67,18 +68,26 @@ def build(settings: Settings, roles: Collection[Role]) -> faust.App:
         broker_max_poll_interval=120.0,
         worker_redirect_stdouts=False,
     )
+    if not settings.feedback.key:
+        roles = [role for role in roles if role != "feedback"]
     health = Health(expected=("catalogue", *roles))
     model = Path(settings.detect.novelty_model) if settings.detect.novelty_model else artefact.PATH
     panel = build_panel(Thresholds(), second_stage=_transformer(settings), novelty_model=model)
     folder = settings.fleet.detections
     detections = load(Path(folder) if folder else None)
-    services: list[Service] = [Probes(settings.web, health), Control(app, brokers, health, panel, suffix)]
+    services: list[Service] = [
+        Probes(settings.web, health),
+        Control(app, brokers, health, panel, suffix, _update_keys(settings)),
+    ]
     if "detect" in roles:
         services.append(Lane(app, detect.spec(settings, panel, detections), brokers, health, suffix))
     if "fleet" in roles:
         suppressions = Suppressions()
         services.append(SuppressionControl(app, brokers, suppressions, suffix))
         services.append(Lane(app, fleet.spec(settings, detections, suppressions), brokers, health, suffix))
+    if "feedback" in roles:
+        services.append(Lane(app, feedback.spec(settings, detections), brokers, health, suffix))
+        services.append(feedback.Relay(settings, brokers, health))
     if "history" in roles:
         services.append(HistoryLane(app, settings, brokers, health))
     if "notify" in roles:
@@ -93,6 +102,11 @@ def _transformer(settings: Settings) -> Transformer | None:
     if not settings.detect.transformer_per_second:
         return None
     return Transformer(sentence_transformer_path())
+
+
+def _update_keys(settings: Settings) -> dict[str, bytes] | None:
+    feedback = settings.feedback
+    return {feedback.key_id: derived(feedback.key, "updates")} if feedback.key else None
 
 
 def _credentials(brokers: Mapping[str, Any]) -> Any:

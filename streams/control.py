@@ -16,7 +16,8 @@ from detectors.catalogue import SHIPPED, read_records
 from detectors.panel import PromptPanel
 from detectors.thresholds import DEFAULTS
 from schemas.codec import InvalidRecord, Record, decode
-from schemas.thresholds import ThresholdUpdate
+from schemas.signatures import link_problem
+from schemas.thresholds import FROZEN, IN_FORCE, ThresholdUpdate
 from schemas.topics import THRESHOLDS, TRIGGERS, named
 from schemas.triggers import Trigger
 from streams import metrics
@@ -26,16 +27,18 @@ from streams.kafka import read_to_end
 log = logging.getLogger(__name__)
 
 SETTLE_SECONDS = 0.5  # a burst of catalogue records makes one swap
-IN_FORCE = ("active", "pinned", "rolled_back")
 
 
 class InForce:
     """What the records of both control topics come to, and its swap into a panel."""
 
-    def __init__(self, panel: PromptPanel) -> None:
+    def __init__(self, panel: PromptPanel, update_keys: Mapping[str, bytes] | None = None) -> None:
+        """`update_keys`: what threshold updates are signed with; None: who may write the topic is believed."""
         self._panel = panel
         self._records = read_records(SHIPPED)
         self._values: dict[str, float] = {}
+        self._versions: dict[str, int] = {}
+        self._update_keys = update_keys
         self._version = 0
 
     def take_trigger(self, record: Record) -> None:
@@ -55,12 +58,21 @@ class InForce:
         except InvalidRecord as error:
             log.error("threshold update left out: %s", error)
             return
-        if update.mode not in IN_FORCE or update.scope.tenant_id or update.scope.route or update.scope.category:
+        if self._update_keys is not None and (problem := link_problem(update, self._update_keys)):
+            log.error("threshold update left out: %s", problem)
+            return
+        if update.version <= self._versions.get(update.parameter, 0):
+            return  # a copy of an old one must not bring its value back
+        scope = update.scope
+        if update.mode not in IN_FORCE or scope.tenant_id or scope.route or scope.category:
             return  # proposals, and scopes that a router's own client reads
+        if update.parameter == FROZEN:
+            return
         if update.parameter not in DEFAULTS:
             log.error("threshold update %s names no parameter of ours: left out", update.update_id)
             return
         self._values[update.parameter] = update.new_value
+        self._versions[update.parameter] = update.version
         self._version = max(self._version, update.version)
 
     def swap(self) -> None:
@@ -76,14 +88,16 @@ class Control(Service):
     """Keeps a panel's catalogue and thresholds as the topics say. Start it before the lanes."""
 
     def __init__(
-        self, app: faust.App, brokers: Mapping[str, Any], health: Health, panel: PromptPanel, suffix: str = ""
-    ) -> None:
+        self, app: faust.App, brokers: Mapping[str, Any], health: Health, panel: PromptPanel, suffix: str = "",
+        update_keys: Mapping[str, bytes] | None = None,
+    ) -> None:  # fmt: skip
+        """`update_keys`: see `InForce`."""
         super().__init__()
         self._brokers = brokers
         self._health = health
         self._panel = panel
         self._suffix = suffix
-        self._in_force = InForce(panel)
+        self._in_force = InForce(panel, update_keys)
         self._changed = asyncio.Event()
         for topic, follow in ((TRIGGERS, self._follow_triggers), (THRESHOLDS, self._follow_thresholds)):
             source = app.topic(named(topic, suffix), value_serializer="raw", key_serializer="raw")

@@ -104,7 +104,7 @@ JOINS = _counter(
     "joins", "Requests, routes and outcomes brought together, or not.",
     result="met, route_missing, route_late, request_missing, outcome_late, evicted",
 )  # fmt: skip
-STATE_KEYS = _gauge("state_keys", "Keys held in state.", part="waiting, settled, pending_alerts")
+STATE_KEYS = _gauge("state_keys", "Keys held in state.", part="waiting, settled, answered, pending_alerts")
 STATE_EVICTIONS = _counter("state_evictions", "Keys evicted from bounded state.", detector=_DETECTOR)
 TRANSFORMER_PROMPTS = _counter(
     "transformer_prompts", "Prompts offered to the full sentence transformer.", result="done, over_budget"
@@ -133,6 +133,14 @@ NOTIFIER_FAILING = _gauge(
 )  # fmt: skip
 
 # Feedback
+AUDIT_LABELS = _counter(
+    "audit_labels", "Answers of judges, and reports of the untrusted, by what they were good for.",
+    result="counted, canary, redelivered, unfit, refused, untrusted",
+)  # fmt: skip
+THRESHOLD_UPDATES = _counter(
+    "threshold_updates", "Links of the chain of thresholds.",
+    mode="proposed, shadow, active, rolled_back, pinned, rejected",
+)  # fmt: skip
 THRESHOLD_VALUE = _gauge("threshold_value", "Flag thresholds in force.", threshold="`detector.parameter`")
 
 # History
@@ -159,6 +167,8 @@ _COUNTED = {
     "oddities": ODDITIES,
     "alert_transitions": ALERT_TRANSITIONS,
     "transformer_prompts": TRANSFORMER_PROMPTS,
+    "audit_labels": AUDIT_LABELS,
+    "threshold_updates": THRESHOLD_UPDATES,
 }
 
 _HELD = {"state_keys": STATE_KEYS, "alerts_firing": ALERTS_FIRING}

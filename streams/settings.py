@@ -12,7 +12,7 @@ import msgspec
 import yaml
 from msgspec import Meta
 
-from schemas.signatures import LEAST_KEY_CHARS
+from schemas.signatures import LEAST_KEY_CHARS, read_approvers
 
 PREFIX = "POINTSMAN_"
 OTHER_VARIABLES = {
@@ -145,6 +145,9 @@ class Feedback(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     canary_share: Annotated[
         float, Meta(ge=0, le=1, description="canary tickets a drawn one, where there are canaries")
     ] = 0.05
+    ladder: Annotated[
+        str, Meta(description="models, weakest first, with spaces between: for proposals of stronger routes")
+    ] = ""
     approvers: Annotated[
         str, Meta(description="`name:key` of each, with spaces between; empty: no value passes its ceiling",
                   extra=_SECRET),
@@ -385,6 +388,10 @@ def _contradictions(settings: Settings) -> Iterator[str]:
         yield "kafka.ssl_certfile and kafka.ssl_keyfile go together"
     if 0 < len(settings.feedback.key) < LEAST_KEY_CHARS:
         yield f"feedback.key has fewer than {LEAST_KEY_CHARS} characters"
+    try:
+        read_approvers(settings.feedback.approvers)
+    except ValueError as error:
+        yield f"feedback.approvers: {error}"
     if settings.notify.webhook_secret and not settings.notify.webhook_url:
         yield "notify.webhook_secret is set, but no webhook_url"
 

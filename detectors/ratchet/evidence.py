@@ -192,7 +192,7 @@ def share_ucb(hits: float, mass: float, delta: float) -> float:
     included, because x^v <= 1 + v (x - 1).
     """
     rest = max(mass - hits, 0.0)
-    if mass <= 0:
+    if mass <= 0 or rest == 0:  # nothing is known, or all that is known is bad
         return 1.0
     level = math.log(1 / delta) - (_log_beta(0.5 + hits, 0.5 + rest) - _log_beta(0.5, 0.5))
     low, high = hits / mass, 1.0

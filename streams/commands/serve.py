@@ -16,7 +16,8 @@ from streams.settings import Settings, SettingsError, load
 
 @click.command()
 @click.option("--config", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="YAML settings.")
-@click.option("--role", "roles", multiple=True, type=click.Choice(["detect", "fleet", "history", "notify"]),
+@click.option("--role", "roles", multiple=True,
+              type=click.Choice(["detect", "fleet", "feedback", "history", "notify"]),
               help="Only this role (may be repeated); all of them by default.")  # fmt: skip
 def command(config: Path | None, roles: tuple[str, ...]) -> None:
     """Judge a fleet's events until stopped (SIGTERM: what is in flight is finished first).
@@ -27,6 +28,8 @@ def command(config: Path | None, roles: tuple[str, ...]) -> None:
         settings = load(config, os.environ)
     except SettingsError as error:
         raise click.ClickException("\n".join(error.problems)) from error
+    if "feedback" in roles and not settings.feedback.key:
+        raise click.ClickException("the role feedback needs feedback.key (docs/feedback.md)")
     with contextlib.ExitStack() as stack:
         if not settings.kafka.bootstrap:
             settings = _with_embedded_kafka(settings, stack)

@@ -22,9 +22,9 @@ from detectors.thresholds import DEFAULTS, Thresholds
 from schemas.codec import encode
 from schemas.erasures import Erasures
 from schemas.events import AnyEvent, CounterfactualScore, Outcome, Request, Route
+from schemas.thresholds import IN_FORCE
 from schemas.topics import EVENTS
 from schemas.verdicts import Reason
-from streams.control import IN_FORCE
 from streams.past.run import Run, Window, at, ms
 from streams.replay import FileRecord
 from streams.store import Store

@@ -1,0 +1,184 @@
+"""Which labels count: those that answer a ticket of ours, in time, for the first time; how good each judge is."""
+
+from collections.abc import Iterator
+from hashlib import blake2b
+from typing import Literal
+
+import msgspec
+
+from detectors.coverage import wilson
+from detectors.feedback.rules import Rules
+from schemas.audits import AuditLabel
+from schemas.signatures import derived, signer
+
+MOST_ANSWERED = 200_000  # tickets; beyond, the oldest are given up, and answers to any as old are refused
+MOST_JUDGES = 256
+LEAST_CANARIES = 30  # of each kind, before a judge counts as measured
+LEAST_GOOD = 0.5  # sensitivity or specificity; a judge below is not listened to
+Z = 1.645  # one-sided 5 %
+STEP = 0.05  # sensitivity is rounded down to it, so that the rules do not change with every canary
+
+_ANSWERED, _JUDGES, _HORIZON = b"t/", b"j/", b"horizon"
+
+Result = Literal["counted", "canary", "redelivered", "unfit"]
+
+
+class BadTicket(ValueError):
+    """A label that answers no ticket of ours: `stage` (forged, expired, replayed) and why, without its content."""
+
+    def __init__(self, stage: str, detail: str) -> None:
+        self.stage = stage
+        super().__init__(detail)
+
+
+class Record(msgspec.Struct, gc=False):
+    """What is known of a judge: answers counted, and canaries by their known answer and how many it got right."""
+
+    labels: int = 0
+    unsafe: int = 0
+    caught: int = 0
+    safe: int = 0
+    passed: int = 0
+
+    @property
+    def measured(self) -> bool:
+        """Whether there were enough canaries whose answer is unsafe."""
+        return self.unsafe >= LEAST_CANARIES
+
+    @property
+    def sensitivity(self) -> float:
+        """Lower bound of the share of unsafe requests that it finds (Wilson, one-sided 5 %)."""
+        return wilson(self.caught, self.unsafe, Z).low
+
+    @property
+    def fit(self) -> bool:
+        """False once it is known to be no better than a guess, either way."""
+        deaf = self.measured and wilson(self.caught, self.unsafe, Z).high < LEAST_GOOD
+        wolf = self.safe >= LEAST_CANARIES and wilson(self.passed, self.safe, Z).high < LEAST_GOOD
+        return not deaf and not wolf
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_answered = msgspec.msgpack.Decoder(tuple[int, int]).decode
+_decode_record = msgspec.msgpack.Decoder(Record).decode
+
+
+class Answers:
+    """State: the tickets that were answered and have not expired, and each judge's record."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.judges: dict[str, Record] = {}
+        self._keys = {rules.key_id: derived(rules.key, "tickets")}
+        self._known = {(c.tenant_id, c.request_id, c.detector): c.label for c in rules.canaries}
+        self._answered: dict[str, tuple[int, int]] = {}  # ticket -> when it expires, digest of the label's id
+        self._soonest = 0  # no answered ticket expires before; derived
+        self._horizon = 0  # tickets that expire by then are refused: their answers may be forgotten
+        self._changed: dict[bytes, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._answered)
+
+    def take(self, label: AuditLabel, now_ms: int) -> Result:
+        """Take a label at stream time; what it was good for.
+
+        Raises:
+            BadTicket: it answers no ticket that it may.
+        """
+        ticket = label.ticket
+        if signer(ticket, self._keys) is None:
+            raise BadTicket("forged", "the ticket is not as it was signed")
+        expires_ms = round(ticket.expires_at.timestamp() * 1000)
+        if expires_ms <= max(now_ms, self._horizon):
+            raise BadTicket("expired", "the ticket has expired")
+        digest = int.from_bytes(blake2b(label.label_id.encode("utf-8", "surrogatepass"), digest_size=7).digest())
+        before = self._answered.get(ticket.ticket_id)
+        if before is not None:
+            if before[1] == digest:
+                return "redelivered"
+            raise BadTicket("replayed", "the ticket was answered before")
+        self._soonest = min(self._soonest, expires_ms) if self._answered else expires_ms
+        self._answered[ticket.ticket_id] = expires_ms, digest
+        self._changed[_ANSWERED + ticket.ticket_id.encode("utf-8", "surrogatepass")] = None
+        return self._judge(label)
+
+    def _judge(self, label: AuditLabel) -> Result:
+        if label.judge not in self.judges and len(self.judges) >= MOST_JUDGES:
+            return "unfit"
+        record = self.judges.setdefault(label.judge, Record())
+        self._changed[_JUDGES + label.judge.encode("utf-8", "surrogatepass")] = None
+        ticket = label.ticket
+        known = self._known.get((ticket.tenant_id, ticket.request_id, ticket.detector))
+        if known is not None:
+            if label.label != "unknown":
+                right = label.label == known
+                if known == "unsafe":
+                    record.unsafe, record.caught = record.unsafe + 1, record.caught + right
+                else:
+                    record.safe, record.passed = record.safe + 1, record.passed + right
+            return "canary"
+        if not record.fit:
+            return "unfit"
+        record.labels += 1
+        return "counted"
+
+    def sensitivity(self) -> float | None:
+        """Of the worst judge whose answers count, rounded down; None while one of them is not measured."""
+        counted = [record for record in self.judges.values() if record.labels]
+        if not counted or not all(record.measured for record in counted):
+            return None
+        return max(STEP, int(min(record.sensitivity for record in counted) / STEP) * STEP)
+
+    def expire(self, now_ms: int) -> None:
+        """Forget answers to tickets that have expired: another answer to one is refused for that."""
+        if now_ms < self._soonest and len(self._answered) <= MOST_ANSWERED:
+            return
+        gone = [name for name, (expires_ms, _) in self._answered.items() if expires_ms <= now_ms]
+        if (cut := len(self._answered) - len(gone) - MOST_ANSWERED) > 0:
+            left = sorted((at, name) for name, (at, _) in self._answered.items() if at > now_ms)
+            self._horizon = left[cut - 1][0]
+            self._changed[_HORIZON] = None
+            gone += [name for at, name in left if at <= self._horizon]
+        for name in gone:
+            del self._answered[name]
+            self._changed[_ANSWERED + name.encode("utf-8", "surrogatepass")] = None
+        self._soonest = min((at for at, _ in self._answered.values()), default=0)
+
+    # --- state
+
+    def changes(self) -> Iterator[tuple[bytes, bytes | None]]:
+        """State records that changed since the last call."""
+        changed, self._changed = self._changed, {}
+        for key in changed:
+            yield key, self._packed(key)
+
+    def snapshot(self) -> Iterator[tuple[bytes, bytes]]:
+        """The whole state."""
+        keys = [_ANSWERED + name.encode("utf-8", "surrogatepass") for name in self._answered]
+        keys += [_JUDGES + name.encode("utf-8", "surrogatepass") for name in self.judges]
+        for key in (*keys, *([_HORIZON] if self._horizon else [])):
+            yield key, self._packed(key) or b""
+
+    def load(self, key: bytes, value: bytes | None) -> bool:
+        """Take over a record of `changes`; False when it is not one of them."""
+        name = key[2:].decode("utf-8", "surrogatepass")
+        if key == _HORIZON:
+            self._horizon = int.from_bytes(value or b"")
+        elif key.startswith(_ANSWERED):
+            self._answered.pop(name, None)
+            if value is not None:
+                self._answered[name] = _decode_answered(value)
+        elif key.startswith(_JUDGES):
+            if value is not None:
+                self.judges[name] = _decode_record(value)
+        else:
+            return False
+        return True
+
+    def _packed(self, key: bytes) -> bytes | None:
+        name = key[2:].decode("utf-8", "surrogatepass")
+        if key == _HORIZON:
+            return self._horizon.to_bytes(8)
+        if key.startswith(_JUDGES):
+            return _encode(self.judges[name])
+        answered = self._answered.get(name)
+        return None if answered is None else _encode(answered)

@@ -1,0 +1,263 @@
+"""Labels, reports and decisions, in the one order of the feedback topic, to links of the chain of thresholds."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+from detectors.detections import Detections, shipped
+from detectors.feedback.answers import Answers, BadTicket
+from detectors.feedback.book import Book, Refused, topic_key
+from detectors.feedback.rules import Rules
+from detectors.kinds import KINDS
+from detectors.processor import Output, Record
+from detectors.ratchet import TrustedLabel, UntrustedReport
+from detectors.recent import RecentIds
+from detectors.routing import RouteLabel, Routing, RoutingConfig
+from detectors.tickets import MOST_WEIGHT
+from schemas.audits import AuditLabel, UnsafeReport
+from schemas.checkpoints import Marker, check_format
+from schemas.codec import TICK_TYPE, InvalidRecord, dead_letter_headers, decode, encode, stable_id
+from schemas.signatures import signer
+from schemas.thresholds import ThresholdDecision
+from schemas.topics import AUDITS, DEADLETTERS, DECISIONS, REPORTS, THRESHOLDS
+from schemas.verdicts import Finding
+
+ORIGIN = "x-origin"  # header: topic, partition and offset of the record that the relay took
+MOST_ROUTERS = 64
+REMEMBERED_DECISIONS = 4_096
+DECISION_MS = 3_600_000  # a decision that is older, or newer by more, is not carried out: it may be a copy
+
+MARKER_KEY, ORIGINS_KEY = b"marker", b"origins"
+_ROUTING = b"r/"
+
+_encode_state = msgspec.msgpack.Encoder().encode
+_decode_marker = msgspec.msgpack.Decoder(Marker).decode
+_decode_origins = msgspec.msgpack.Decoder(dict[str, int]).decode
+
+
+class Feedback:
+    """A Processor (detectors/processor.py) over the feedback topic, which has one partition."""
+
+    def __init__(self, rules: Rules, detections: Detections | None = None) -> None:
+        """`detections`: where findings are addressed to; None: those that ship."""
+        self.offset = 0
+        self.time_ms = 0
+        self.counters: Counter[str] = Counter()
+        self.book = Book(rules)
+        self.answers = Answers(rules)
+        self.routing: dict[str, Routing] = {}
+        self._rules = rules
+        self._approver_keys = {name: key.encode() for name, key in rules.approvers.items()}
+        self._detections = detections or shipped()
+        self._origins: dict[str, int] = {}  # place -> next offset: what the relay sends again is skipped
+        self._decided = RecentIds(REMEMBERED_DECISIONS)
+        self._routed: dict[tuple[str, str], None] = {}  # router, cell: changed
+        self._loading: dict[str, dict[str, bytes]] = {}
+        self._out: list[Output] = []
+
+    # --- the log, in order
+
+    def apply(self, records: Sequence[Record]) -> list[Output]:
+        """Take records of the feedback topic; see `Processor.apply`."""
+        for record in records:
+            if record.offset < self.offset:
+                continue
+            self.offset = record.offset + 1
+            self.time_ms = max(self.time_ms, record.timestamp)
+            self.answers.expire(self.time_ms)
+            if record.value or ("ce_type", TICK_TYPE) not in record.headers:
+                self._take(record)
+            sensitivity = self.answers.sensitivity()
+            self.book.set_sensitivity(1.0 if sensitivity is None else sensitivity)
+            self.book.advance(self.time_ms, sensitivity is not None)
+            for update in self.book.links:
+                self.counters[f"threshold_updates.{update.mode}"] += 1
+                self._out.append(Output(THRESHOLDS.name, topic_key(update), encode(update), (), 0))
+            self.book.links = []
+        out, self._out = self._out, []
+        return out
+
+    def _take(self, record: Record) -> None:
+        try:
+            topic = self._origin(record)
+            if topic == AUDITS.name:
+                self._on_label(decode(AuditLabel, record), record)
+            elif topic == REPORTS.name:
+                self._on_report(decode(UnsafeReport, record))
+            elif topic == DECISIONS.name:
+                self._on_decision(decode(ThresholdDecision, record), record)
+            elif topic:
+                raise InvalidRecord("bad_envelope", record, ORIGIN, "a topic that nothing is taken from")
+        except InvalidRecord as error:
+            self.counters[f"dead_letters.audit.{error.reason}"] += 1
+            headers = dead_letter_headers(error, record, "audit")
+            self._out.append(Output(DEADLETTERS.name, record.key or b"", record.value or b"", headers, 0))
+
+    def _origin(self, record: Record) -> str:
+        """The topic that the relay took it from; empty where it was taken before."""
+        text = (dict(record.headers).get(ORIGIN) or b"").decode("utf-8", "replace")
+        topic, _, place = text.partition(":")
+        partition, _, offset = place.partition(":")
+        if not (partition.isdecimal() and offset.isdecimal()):
+            raise InvalidRecord("bad_envelope", record, ORIGIN, "not from the relay")
+        place = f"{topic}:{partition}"
+        if int(offset) < self._origins.get(place, 0):
+            return ""
+        self._origins[place] = int(offset) + 1
+        return topic
+
+    def _on_label(self, label: AuditLabel, record: Record) -> None:
+        ticket = label.ticket
+        try:
+            result = self.answers.take(label, self.time_ms)
+        except BadTicket as bad:
+            self.counters["audit_labels.refused"] += 1
+            self._poisoned(bad.stage, str(bad), record, ticket.tenant_id, ticket.principal_hash, ticket.request_id)
+            raise InvalidRecord("bad_ticket", record, "$.ticket", str(bad)) from None
+        self.counters[f"audit_labels.{result}"] += 1
+        if result != "counted":
+            return
+        unsafe = None if label.label == "unknown" else label.label == "unsafe"
+        ratchet = self.book.ratchets.get(ticket.parameter)
+        if ratchet is not None:
+            ratchet.take(
+                TrustedLabel(
+                    time=self.time_ms / 1000, tenant_id=ticket.tenant_id, principal_hash=ticket.principal_hash,
+                    score=ticket.score, unsafe=unsafe, weight=ticket.weight,
+                )
+            )  # fmt: skip
+            self.book.touch()
+        if ticket.route and (ticket.router_name in self.routing or len(self.routing) < MOST_ROUTERS):
+            routing = self.routing.setdefault(ticket.router_name, Routing(self._routing_config()))
+            routing.take(
+                RouteLabel(
+                    tenant_id=ticket.tenant_id, principal_hash=ticket.principal_hash, route=ticket.route,
+                    category=ticket.category, unsafe=unsafe, weight=ticket.weight,
+                )
+            )  # fmt: skip
+            self._routed[ticket.router_name, json.dumps((ticket.route, ticket.category))] = None
+
+    def _routing_config(self) -> RoutingConfig:
+        return RoutingConfig(ladder=self._rules.ladder, weight_max=MOST_WEIGHT)
+
+    def _on_report(self, report: UnsafeReport) -> None:
+        """Its request was not flagged, so it scored below every threshold: that much of it is ours to know."""
+        self.counters["audit_labels.untrusted"] += 1
+        for ratchet in self.book.ratchets.values():
+            ratchet.take_untrusted(
+                UntrustedReport(
+                    time=self.time_ms / 1000, tenant_id=report.tenant_id, principal_hash=report.principal_hash,
+                    score=-math.inf,
+                )
+            )  # fmt: skip
+        self.book.touch()
+
+    def _on_decision(self, decision: ThresholdDecision, record: Record) -> None:
+        if self._approver_keys and signer(decision, self._approver_keys) != decision.actor:
+            self._poisoned("forged decision", "a decision that its actor has not signed", record)
+            raise InvalidRecord("refused", record, "$.signature", "not signed by its actor")
+        if abs(decision.time.timestamp() * 1000 - self.time_ms) > DECISION_MS:
+            raise InvalidRecord("refused", record, "$.time", "made more than an hour from the broker's time")
+        if not self._decided.add(decision.decision_id):
+            raise InvalidRecord("refused", record, "$.decision_id", "decided before")
+        try:
+            self.book.decide(decision, self.time_ms)
+        except Refused as error:
+            raise InvalidRecord("refused", record, detail=str(error)) from None
+
+    def _poisoned(
+        self, stage: str, note: str, record: Record, tenant: str = "", principal: str = "", request: str = ""
+    ) -> None:
+        kind = "feedback_poisoning"
+        finding = Finding(
+            finding_id=stable_id(kind, record.topic, str(record.partition), str(record.offset)),
+            kind=kind,
+            category=KINDS[kind],
+            severity="info",
+            time=datetime.fromtimestamp(self.time_ms / 1000, UTC),
+            labels={},
+            detector="feedback",
+            detector_version="1",
+            tenant_id=tenant,
+            principal_hash=principal,
+            request_id=request,
+            request_ids=[request] if request else [],
+            stage=stage,
+            note=note,
+        )
+        self.counters[f"findings.feedback.{kind}"] += 1
+        self._out += self._detections.records(finding)
+
+    # --- state
+
+    def waiting(self) -> bool:
+        """See `Processor.waiting`."""
+        return self.book.waiting()
+
+    def holds(self) -> dict[str, int]:
+        """See `Processor.holds`."""
+        return {"state_keys.answered": len(self.answers)}
+
+    def changes(self) -> list[tuple[bytes, bytes | None]]:
+        """See `Processor.changes`."""
+        routed, self._routed = self._routed, {}
+        cells = {name: self.routing[name].snapshot() for name in {router for router, _ in routed}}
+        return [
+            *self.answers.changes(),
+            *self.book.changes(),
+            *self._decided.changes(),
+            *(
+                (_routing_key(router, cell), cells[router][cell])
+                for router, cell in routed
+                if cell in cells[router]
+            ),
+            (ORIGINS_KEY, _encode_state(self._origins)),
+            (MARKER_KEY, self._marker()),
+        ]
+
+    def snapshot(self) -> dict[bytes, bytes]:
+        """See `Processor.snapshot`."""
+        cells = {
+            _routing_key(router, cell): value
+            for router, routing in self.routing.items()
+            for cell, value in routing.snapshot().items()
+        }
+        return {
+            **dict(self.answers.snapshot()), **dict(self.book.snapshot()), **dict(self._decided.snapshot()),
+            **cells, ORIGINS_KEY: _encode_state(self._origins), MARKER_KEY: self._marker(),
+        }  # fmt: skip
+
+    def load(self, key: bytes, value: bytes | None) -> None:
+        """See `Processor.load`."""
+        if key == MARKER_KEY and value is not None:
+            marker = _decode_marker(value)
+            check_format(marker)
+            self.offset, self.time_ms, self.counters = marker.offset, marker.time_ms, Counter(marker.counters)
+        elif key == ORIGINS_KEY and value is not None:
+            self._origins = _decode_origins(value)
+        elif key.startswith(_ROUTING) and value is not None:
+            router, cell = json.loads(key[2:])
+            self._loading.setdefault(router, {})[cell] = value
+        elif not self.answers.load(key, value) and not self.book.load(key, value) and value is not None:
+            self._decided.load(key, value)
+
+    def loaded(self) -> None:
+        """See `Processor.loaded`."""
+        self._decided.loaded()
+        for router, cells in self._loading.items():
+            self.routing[router] = Routing.restore(self._routing_config(), cells)
+        self._loading = {}
+        sensitivity = self.answers.sensitivity()
+        if sensitivity is not None:
+            self.book.set_sensitivity(sensitivity)
+
+    def _marker(self) -> bytes:
+        return _encode_state(Marker(offset=self.offset, time_ms=self.time_ms, counters=dict(self.counters)))
+
+
+def _routing_key(router: str, cell: str) -> bytes:
+    return _ROUTING + json.dumps((router, cell)).encode()

@@ -1,0 +1,47 @@
+"""What an installation allows the feedback to do."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal
+
+import msgspec
+
+from detectors.ratchet import RatchetConfig
+from detectors.thresholds import DEFAULTS
+from detectors.tickets import MOST_WEIGHT, Canary
+
+Mode = Literal["observe", "propose", "shadow", "active"]
+
+# Where evidence may move a threshold. The ceiling is the value that ships: evidence alone never passes it.
+RATCHETS: Mapping[str, RatchetConfig] = MappingProxyType(
+    {
+        "difficulty.spoofed": RatchetConfig(
+            grid=(3.0, 3.5, 4.0, 4.5, 5.0), start=4, ceiling=4, weight_max=MOST_WEIGHT
+        ),
+        "novelty.flag": RatchetConfig(
+            grid=(0.98, 0.99, 0.995, 0.9975, 0.999), start=4, ceiling=4, weight_max=MOST_WEIGHT
+        ),
+    }
+)
+
+# What is decided for a category on a route; a router's own client reads it. 0 where nothing was decided.
+ROUTING = ("routing.guardrail", "routing.stronger_route")
+
+
+class Rules(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of the feedback lane, as its processor needs them."""
+
+    key: str  # of tickets and links (`schemas.signatures.derived`)
+    key_id: str = "1"
+    mode: Mode = "propose"
+    approvers: Mapping[str, str] = {}  # name -> key; where there are any, every decision must be signed
+    canaries: tuple[Canary, ...] = ()
+    ratchets: Mapping[str, RatchetConfig] = RATCHETS
+    ladder: tuple[str, ...] = ()  # models, weakest first, for proposals of routes
+
+    def ceiling(self, parameter: str) -> float:
+        """The value that only two approvers may pass; infinite for what is decided about routes."""
+        ratchet = self.ratchets.get(parameter)
+        if ratchet is not None:
+            return ratchet.grid[ratchet.ceiling]
+        return DEFAULTS.get(parameter, float("inf"))

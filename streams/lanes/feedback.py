@@ -1,0 +1,153 @@
+"""The feedback lane: labels, untrusted reports and decisions, put into one order, to the chain of thresholds.
+
+Three topics, because who may write what is an ACL; one log, because thresholds must be a function of one order
+that is kept. So a relay copies what comes into the feedback topic, with where it came from, and the lane reads
+that. What the relay copies again after a crash the lane knows by its place.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.errors import KafkaError
+from mode import Service
+
+from detectors.detections import Detections
+from detectors.feedback import Feedback, Rules
+from detectors.feedback.processor import ORIGIN
+from detectors.tickets import read_canaries
+from schemas.signatures import read_approvers
+from schemas.topics import AUDITS, DECISIONS, FEEDBACK, FEEDBACK_CHECKPOINTS, REPORTS, named
+from streams.health import Health
+from streams.kafka import read_batches
+from streams.lane import LaneSpec
+from streams.settings import Settings
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 30.0  # overrides and soft steps expire after hours
+SOURCES = (AUDITS, DECISIONS, REPORTS)
+_POLL_MS = 200
+_MOST_RECORDS = 2_000
+_STOP_SECONDS = 5.0
+
+
+def rules(settings: Settings) -> Rules:
+    """What the settings allow.
+
+    Raises:
+        ValueError: the file of canaries holds something else.
+        OSError: it cannot be read.
+    """
+    feedback = settings.feedback
+    return Rules(
+        key=feedback.key,
+        key_id=feedback.key_id,
+        mode=feedback.mode,
+        approvers=read_approvers(feedback.approvers),
+        canaries=read_canaries(Path(feedback.canaries)) if feedback.canaries else (),
+        ladder=tuple(feedback.ladder.split()),
+    )
+
+
+def spec(settings: Settings, detections: Detections) -> LaneSpec:
+    """The lane as the settings want it."""
+    allowed = rules(settings)
+
+    def make(partition: int) -> Feedback:
+        return Feedback(allowed, detections)
+
+    return LaneSpec(
+        name="feedback",
+        source=FEEDBACK,
+        checkpoints=FEEDBACK_CHECKPOINTS,
+        group=settings.feedback.group,
+        make=make,
+        checkpoint_seconds=settings.detect.checkpoint_seconds,
+        checkpoint_events=settings.detect.checkpoint_events,
+        tick_seconds=TICK_SECONDS,
+        dead_letter_max_ratio=1.0,  # whoever floods it with forgeries must not be able to stop it
+        session_timeout_ms=round(settings.kafka.session_seconds * 1000),
+        instance_id=settings.kafka.instance_id or None,
+    )
+
+
+class Relay(Service):
+    """Copies the three topics into the feedback topic, in the order in which it reads them."""
+
+    def __init__(self, settings: Settings, connection: Mapping[str, Any], health: Health) -> None:
+        """`connection`: how to reach the brokers (`streams.kafka.connection`)."""
+        super().__init__()
+        self._connection = connection
+        self._health = health
+        self._suffix = settings.kafka.topic_suffix
+        self._group = f"{settings.feedback.group}-relay{self._suffix}"
+        self._read_to: dict[TopicPartition, int] = {}
+
+    async def on_start(self) -> None:
+        """Connect."""
+        self._producer = AIOKafkaProducer(**self._connection, enable_idempotence=True, linger_ms=5)
+        self._consumer = AIOKafkaConsumer(
+            *(named(topic, self._suffix) for topic in SOURCES),
+            **self._connection,
+            group_id=self._group,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            partition_assignment_strategy=(RangePartitionAssignor,),
+            max_poll_interval_ms=120_000,
+        )
+        await self._producer.start()
+        await self._consumer.start()
+
+    @Service.task
+    async def _run(self) -> None:
+        try:
+            while not self.should_stop:
+                await self._copy()
+                self._health.ready("relay", True)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            self._health.failed("relay", error)
+            log.critical("the relay of feedback stops: %s", error, exc_info=error)
+            await self.crash(error)
+
+    async def _copy(self) -> None:
+        ours = self._consumer.assignment()
+        for at in ours - self._read_to.keys():
+            self._read_to[at] = await self._consumer.committed(at) or 0
+        positions = {at: self._read_to[at] for at in ours}
+        batches = await read_batches(self._consumer, positions, _POLL_MS, _MOST_RECORDS)
+        sends = []
+        for at, records in batches.items():
+            topic = at.topic.removesuffix(self._suffix)
+            for record in records:
+                origin = f"{topic}:{at.partition}:{record.offset}".encode()
+                sends.append(
+                    await self._producer.send(
+                        named(FEEDBACK, self._suffix), record.value, key=record.key, headers=[(ORIGIN, origin)]
+                    )
+                )
+                self._read_to[at] = record.offset + 1
+        for sent in sends:
+            await sent
+        copied = {at: self._read_to[at] for at, records in batches.items() if records}
+        if copied:
+            try:
+                await self._consumer.commit(copied)
+            except KafkaError as error:  # given to another: it copies them again, and the lane knows them
+                log.info("relay: offsets not committed: %r", error)
+                self._read_to = {}
+
+    async def on_stop(self) -> None:
+        """Leave the group."""
+        for client in (self._consumer, self._producer):
+            try:
+                await asyncio.wait_for(client.stop(), _STOP_SECONDS)
+            except Exception as error:
+                log.warning("relay: a client did not stop: %r", error)

@@ -1,0 +1,395 @@
+"""The lane's judgement on one log: what counts, what moves, who may move it; the same whenever it is read."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from detectors.feedback import RATCHETS, Feedback
+from detectors.processor import Output
+from detectors.thresholds import DEFAULTS, Thresholds
+from detectors.tickets import AUDITED
+from schemas.codec import encode, read_dead_letter
+from schemas.deadletters import DeadLetter
+from schemas.signatures import chain_problems, signed
+from schemas.thresholds import ThresholdScope, ThresholdUpdate
+from schemas.topics import AUDITS, DEADLETTERS, DECISIONS, EVENTS, FINDINGS, REPORTS
+from schemas.verdicts import Finding
+from streams.replay import FileRecord
+from tests.detectors.feedback.log import APPROVERS, DAY, FLAG, UPDATE_KEYS, Log, canary, links_of, modes
+from tests.factories import at
+
+
+def letters(outputs: list[Output]) -> list[DeadLetter]:
+    return [
+        read_dead_letter(FileRecord(o.topic, 0, 0, o.value, o.key, o.headers))
+        for o in outputs
+        if o.topic == DEADLETTERS.name
+    ]
+
+
+def findings(outputs: list[Output]) -> list[Finding]:
+    return [msgspec.json.decode(o.value, type=Finding) for o in outputs if o.topic == FINDINGS.name]
+
+
+def test_the_shipped_ratchets_are_about_audited_thresholds_and_begin_at_what_ships() -> None:
+    assert set(RATCHETS) == {parameter for parameter, _ in AUDITED.values()}
+    for parameter, config in RATCHETS.items():
+        assert config.grid[config.start] == config.grid[config.ceiling] == DEFAULTS[parameter]
+
+
+# --- labels
+
+
+def test_misses_make_one_proposal_with_its_evidence_and_move_nothing() -> None:
+    log = Log()
+    log.misses(30)
+    feedback, outputs = log.applied()
+    (link,) = links_of(outputs)
+    assert (link.mode, link.cause, link.old_value, link.direction) == ("proposed", "auto", 0.8, "tighten")
+    assert link.new_value < 0.8
+    assert link.n_trusted > 1
+    assert (link.e_value or 0) >= 20
+    assert feedback.book.value(FLAG) == 0.8
+    assert feedback.counters["audit_labels.counted"] == 30
+
+
+def test_observing_says_nothing_and_a_shadow_is_published_beside() -> None:
+    log = Log(mode="observe")
+    log.misses(30)
+    assert log.links() == []
+    log = Log(mode="shadow")
+    log.misses(30)
+    (link,) = log.links()
+    assert link.mode == "shadow"
+    assert log.applied()[0].book.value(FLAG) == 0.8
+
+
+def test_active_tightens_and_loosens_back_only_once_the_judges_are_measured() -> None:
+    known = tuple(canary(n, "unsafe") for n in range(40))
+    log = Log(mode="active", canaries=known)
+    log.misses()
+    (tightened,) = log.links()
+    assert (tightened.mode, tightened.cause) == ("active", "auto")
+
+    def quiet() -> None:
+        for _ in range(150):
+            log.label("safe", score=0.65)
+            log.tick(60_000)
+
+    quiet()
+    links = log.links()
+    assert modes(links)[1:2] == [("proposed", links[1].new_value)], "nobody knows how good the judge is"
+    for n in range(40):
+        log.label("unsafe", request_id=f"c{n}", tenant_id="t9")
+    quiet()
+    after = log.links()[len(links) :]
+    assert [(link.mode, link.direction) for link in after][:1] == [("active", "loosen")]
+    assert all(link.new_value <= 0.8 for link in after)
+
+
+def test_forged_altered_expired_and_replayed_tickets_count_nothing_and_are_said() -> None:
+    log = Log()
+    good = log.label("unsafe")
+    late = log.ticket()
+    altered = msgspec.structs.replace(log.ticket(), score=0.1)
+    forged = signed(log.ticket(), b"a key of somebody else", "1")
+    log.append(AUDITS, log.answer(altered))
+    log.append(AUDITS, log.answer(forged))
+    log.append(AUDITS, msgspec.structs.replace(log.answer(good.ticket), label_id="another"))
+    log.tick(2 * DAY)
+    log.append(AUDITS, log.answer(late))
+    log.append(AUDITS, msgspec.structs.replace(log.answer(good.ticket), label_id="later"))
+    feedback, outputs = log.applied()
+    assert feedback.counters["audit_labels.counted"] == 1
+    assert [letter.reason for letter in letters(outputs)] == ["bad_ticket"] * 5
+    assert [f.stage for f in findings(outputs)] == ["forged", "forged", "replayed", "expired", "expired"]
+    assert {f.labels["alertname"] for f in findings(outputs)} == {"feedback_poisoning"}
+
+
+def test_what_is_delivered_twice_counts_once_and_is_no_attack() -> None:
+    log = Log()
+    label = log.label("unsafe")
+    log.append(AUDITS, encode(label))  # the judge sends it again
+    log.append(
+        AUDITS, encode(log.label("unsafe")), origin=log.append(AUDITS, encode(log.label())) - 1
+    )  # the relay does
+    feedback, outputs = log.applied()
+    assert feedback.counters["audit_labels.counted"] == 3
+    assert feedback.counters["audit_labels.redelivered"] == 2
+    assert not findings(outputs)
+    assert not letters(outputs)
+
+
+def test_a_judge_that_finds_nothing_is_no_longer_listened_to() -> None:
+    known = tuple(canary(n, "unsafe") for n in range(60))
+    log = Log(canaries=known)
+    log.label("unsafe", judge="deaf")
+    for n in range(40):
+        log.label("safe", judge="deaf", request_id=f"c{n}", tenant_id="t9")
+        log.label("unsafe", judge="desk", request_id=f"c{n}", tenant_id="t9")
+    log.label("unsafe", judge="deaf")
+    log.label("unsafe", judge="desk")
+    feedback, _ = log.applied()
+    assert feedback.counters["audit_labels.unfit"] == 1
+    assert feedback.counters["audit_labels.canary"] == 80
+    assert feedback.counters["audit_labels.counted"] == 2
+    assert (feedback.answers.judges["desk"].caught, feedback.answers.judges["desk"].unsafe) == (40, 40)
+
+
+def test_rubbish_is_a_dead_letter_and_the_next_record_is_taken() -> None:
+    log = Log()
+    log.append(AUDITS, b"{}")
+    log.append(EVENTS, b"{}")
+    log.records.append(FileRecord("pointsman.feedback.v1", 2, log.time_ms, b"{}", b"", (("x-origin", b"x"),)))
+    log.label()
+    feedback, outputs = log.applied()
+    assert [letter.reason for letter in letters(outputs)] == ["missing_field", "bad_envelope", "bad_envelope"]
+    assert feedback.counters["audit_labels.counted"] == 1
+
+
+# --- the untrusted
+
+
+def test_reports_tighten_one_step_for_a_while_and_no_further() -> None:
+    log = Log(mode="active")
+    for n in range(30):
+        log.report(f"t{n % 5}", f"p{n}")
+    assert modes(log.links()) == [("active", 0.7)]
+    assert log.applied()[0].waiting()
+    log.tick(2 * 3_600_000)
+    feedback, outputs = log.applied()
+    links = links_of(outputs)
+    assert [(link.cause, link.new_value) for link in links] == [("auto", 0.7), ("expiry", 0.8)]
+    assert not feedback.waiting()
+
+
+def test_one_tenants_reports_alone_do_nothing() -> None:
+    log = Log(mode="active")
+    for n in range(100):
+        log.report("t1", f"p{n}")
+    assert log.links() == []
+
+
+# --- people
+
+
+def test_a_proposal_is_approved_rejected_or_stale() -> None:
+    log = Log()
+    log.misses(20)
+    (proposed,) = log.links()
+    log.decide("approve", version=99)
+    log.decide("approve", version=proposed.version)
+    log.decide("approve", version=proposed.version)
+    feedback, outputs = log.applied()
+    assert modes(links_of(outputs)) == [("proposed", proposed.new_value), ("active", proposed.new_value)]
+    assert [letter.detail for letter in letters(outputs)] == [
+        "no open proposal of version 99", "no open proposal of version 1",
+    ]  # fmt: skip
+    assert feedback.book.value(FLAG) == proposed.new_value
+    link = links_of(outputs)[1]
+    assert (link.approver, link.n_trusted) == ("ann", proposed.n_trusted)
+
+
+def test_a_rejected_proposal_rests() -> None:
+    log = Log()
+    log.misses(20)
+    log.decide("reject", version=1)
+    log.misses(5)
+    assert [link.mode for link in log.links()] == ["proposed", "rejected"]
+    log.tick(2 * DAY)
+    log.misses(1)
+    assert [link.mode for link in log.links()] == ["proposed", "rejected", "proposed"]
+
+
+def test_an_override_expires_and_a_pin_stays_until_it_is_taken_out() -> None:
+    log = Log(mode="active")
+    log.decide("propose", value=0.65, expires_at=at(log.time_ms + DAY))
+    log.decide("approve", version=1)
+    log.misses(20)  # evidence does not move what people hold
+    log.tick(DAY + 60_000)
+    links = log.links()
+    assert [(link.mode, link.cause) for link in links] == [
+        ("proposed", "manual"), ("active", "manual"), ("proposed", "auto"), ("active", "expiry"),
+        ("active", "auto"),
+    ]  # fmt: skip
+    assert links[1].expires_at is not None
+    log = Log(mode="active")
+    log.decide("pin")
+    log.misses(20)
+    log.decide("unpin")
+    assert [link.mode for link in log.links()] == ["pinned", "proposed", "active", "active"]
+
+
+def test_frozen_nothing_moves_by_itself() -> None:
+    log = Log(mode="active")
+    log.decide("freeze", parameter="")
+    log.misses(20)
+    for n in range(10):
+        log.report(f"t{n}", f"p{n}")
+    feedback, outputs = log.applied()
+    assert [link.mode for link in links_of(outputs)] == ["pinned", "proposed"]
+    assert feedback.book.value(FLAG) == 0.8
+    log.decide("unfreeze", parameter="")
+    assert log.applied()[0].book.value(FLAG) < 0.8
+
+
+def test_past_the_ceiling_two_approvers_with_keys() -> None:
+    log = Log()
+    log.decide("propose", value=0.9)
+    log.decide("approve", version=1)
+    assert "two approvers" in letters(log.applied()[1])[0].detail
+
+    log = Log(approvers=APPROVERS)
+    log.decide("propose", value=0.9)
+    log.decide("approve", version=1)
+    log.decide("approve", version=2)
+    assert log.applied()[0].book.value(FLAG) == 0.8, "one person, twice"
+    log.decide("approve", "ben", version=2)
+    feedback, outputs = log.applied()
+    assert feedback.book.value(FLAG) == 0.9
+    links = links_of(outputs)
+    assert [(link.mode, link.approver) for link in links] == [
+        ("proposed", ""), ("proposed", "ann"), ("active", "ann, ben"),
+    ]  # fmt: skip
+    log.decide("rollback", version=2)
+    assert log.applied()[0].book.value(FLAG) == 0.8
+
+
+def test_decisions_must_be_signed_where_approvers_have_keys() -> None:
+    log = Log(approvers=APPROVERS)
+    good = log.decide("propose", value=0.7)
+    log.append(DECISIONS, signed(msgspec.structs.replace(good, decision_id="x", value=0.1), b"guessed", "ann"))
+    as_ben = msgspec.structs.replace(good, decision_id="y", actor="ben")
+    log.append(DECISIONS, signed(as_ben, APPROVERS["ann"].encode(), "ann"))
+    log.append(DECISIONS, encode(good))
+    feedback, outputs = log.applied()
+    assert len(links_of(outputs)) == 1
+    assert [letter.detail for letter in letters(outputs)] == [
+        "not signed by its actor", "not signed by its actor", "decided before",
+    ]  # fmt: skip
+    assert [f.stage for f in findings(outputs)] == ["forged decision"] * 2
+    assert feedback.counters["dead_letters.audit.refused"] == 3
+
+
+def test_an_old_decision_is_not_carried_out() -> None:
+    log = Log()
+    log.decide("pin", time=at(log.time_ms - 2 * 3_600_000))
+    assert "more than an hour" in letters(log.applied()[1])[0].detail
+
+
+@pytest.mark.parametrize(
+    ("action", "fields", "why"),
+    [
+        ("propose", {"value": None}, "needs a value"),
+        ("propose", {"value": 0.8}, "is in force"),
+        ("propose", {"value": 0.7, "parameter": "nonsense"}, "no such threshold"),
+        ("propose", {"value": 0.7, "scope": ThresholdScope(tenant_id="t1")}, "all tenants"),
+        ("propose", {"value": 1.0, "parameter": "routing.guardrail"}, "needs a route and a category"),
+        ("propose", {"value": 0.7, "expires_at": at(0)}, "would have expired"),
+        ("unpin", {}, "nobody holds it"),
+        ("unfreeze", {}, "is so already"),
+        ("rollback", {}, "which version"),
+        ("rollback", {"version": 7}, "which version"),
+    ],
+)
+def test_what_is_refused_says_why_and_changes_nothing(action: str, fields: dict[str, Any], why: str) -> None:
+    log = Log()
+    log.decide(action, **fields)
+    feedback, outputs = log.applied()
+    assert why in letters(outputs)[0].detail
+    assert links_of(outputs) == []
+    assert feedback.book.value(FLAG) == 0.8
+
+
+def test_rollback_takes_one_or_all_to_what_they_were() -> None:
+    log = Log()
+    for parameter, value in ((FLAG, 0.7), ("triggers.share", 0.4), (FLAG, 0.65)):
+        log.decide("propose", parameter=parameter, value=value)
+        log.decide("approve", parameter=parameter, version=len(log.links()))
+    assert log.applied()[0].book.head.version == 6
+    log.decide("rollback", version=2)
+    book = log.applied()[0].book
+    assert (book.value(FLAG), book.value("triggers.share")) == (0.7, 0.4)
+    log.decide("rollback", version=2, parameter="")
+    book = log.applied()[0].book
+    assert (book.value(FLAG), book.value("triggers.share")) == (0.7, DEFAULTS["triggers.share"])
+
+
+def test_a_decision_about_a_route_is_one_approval() -> None:
+    log = Log()
+    scope = ThresholdScope(router_name="main", route="small", category="maths")
+    log.decide("propose", parameter="routing.guardrail", scope=scope, value=1.0, cost_usd_per_day=12.5)
+    log.decide("approve", parameter="routing.guardrail", version=1)
+    feedback, outputs = log.applied()
+    assert feedback.book.value("routing.guardrail", scope) == 1.0
+    assert [link.cost_usd_per_day for link in links_of(outputs)] == [12.5, 12.5]
+
+
+# --- the log again
+
+
+def mixed(data: st.DataObject) -> Log:
+    log = Log(mode=data.draw(st.sampled_from(["propose", "active", "shadow"])), approvers=APPROVERS)
+    kinds = ["label", "miss", "misses", "replay", "forge", "report", "decide", "tick", "junk"]
+    for kind in data.draw(st.lists(st.sampled_from(kinds), min_size=3, max_size=25)):
+        if kind == "label":
+            log.label(data.draw(st.sampled_from(["safe", "unsafe", "unknown"])), score=data.draw(st.floats(0, 1)))
+        elif kind == "miss":
+            log.misses(1)
+        elif kind == "misses":
+            log.misses(15)
+        elif kind == "replay" and log.records:
+            log.append(AUDITS, data.draw(st.sampled_from(log.records)).value or b"")
+        elif kind == "forge":
+            log.append(AUDITS, log.answer(signed(log.ticket(), b"not ours", "1"), "unsafe"))
+        elif kind == "report":
+            log.report(data.draw(st.sampled_from("abc")), data.draw(st.sampled_from("pqr")))
+        elif kind == "decide":
+            action = data.draw(
+                st.sampled_from(["propose", "approve", "reject", "pin", "unpin", "freeze", "rollback"])
+            )
+            version = data.draw(st.integers(1, 4))
+            log.decide(action, data.draw(st.sampled_from(["ann", "ben", "eve"])), value=0.9, version=version)
+        elif kind == "tick":
+            log.tick(data.draw(st.integers(1, 2 * DAY)))
+        else:
+            log.append(REPORTS, data.draw(st.binary(max_size=20)))
+    return log
+
+
+@settings(max_examples=80)
+@given(st.data())
+def test_batches_and_restarts_give_the_same_thresholds_and_a_whole_chain(data: st.DataObject) -> None:
+    log = mixed(data)
+    whole, expected = log.applied()
+    cut = data.draw(st.integers(0, len(log.records)))
+    first = Feedback(log.rules)
+    outputs = []
+    for record in log.records[:cut]:
+        outputs += first.apply([record])
+    second = Feedback(log.rules)
+    for key, value in first.changes():
+        second.load(key, value)
+    second.loaded()
+    assert second.snapshot() == first.snapshot()
+    outputs += second.apply(log.records)
+    assert outputs == expected
+    assert second.snapshot() == whole.snapshot()
+    links = links_of(expected)
+    assert chain_problems(links, UPDATE_KEYS) == []
+    assert (links[-1].hash if links else "") == whole.book.head.hash
+
+
+@settings(max_examples=80)
+@given(st.data())
+def test_whoever_writes_labels_and_reports_no_value_passes_its_ceiling(data: st.DataObject) -> None:
+    """Only two approvers can, and one of these has no key."""
+    log = mixed(data)
+    in_force: list[ThresholdUpdate] = [
+        link for link in log.links() if link.mode in ("active", "pinned", "rolled_back") and link.parameter == FLAG
+    ]
+    assert all(link.new_value <= 0.8 or set(link.approver.split(", ")) == {"ann", "ben"} for link in in_force)
+    assert all(Thresholds({FLAG: link.new_value})[FLAG] == link.new_value for link in in_force)
