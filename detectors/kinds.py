@@ -19,6 +19,7 @@ KINDS: Mapping[str, Category] = MappingProxyType(
         "guardrail_gap": "safety_bypass",
         "known_trigger": "cost_escalation",
         "novel_text": "cost_escalation",
+        "probing": "cost_escalation",
         "spoofed_difficulty": "quality_hijack",
         "steering": "cost_escalation",
         "tier_contradiction": "cost_escalation",

@@ -15,6 +15,7 @@ from detectors.discovery import windows_of
 from detectors.embedding import static_embedding
 from detectors.novelty import artefact
 from detectors.novelty.detector import NoveltyDetector
+from detectors.probing import sketches
 from detectors.text import PromptBatch, read_prompts
 from detectors.thresholds import Thresholds
 from detectors.triggers.detector import TriggerDetector
@@ -75,10 +76,12 @@ class PromptPanel:
         vectors = self._embedding.vectors(batch).astype(np.float16)
         likenesses = np.packbits(vectors > 0, axis=1).view(">u8")[:, 0].tolist()
         facts = [
-            PromptFacts(vector=vector.tobytes(), likeness=likeness, catalogue_version=version)
+            PromptFacts(vector=vector.tobytes(), likeness=likeness, sketch=sketch, catalogue_version=version)
             if readable
             else PromptFacts(catalogue_version=version)
-            for vector, likeness, readable in zip(vectors, likenesses, batch.readable, strict=True)
+            for vector, likeness, sketch, readable in zip(
+                vectors, likenesses, sketches(batch), batch.readable, strict=True
+            )
         ]
         for detector in self.detectors:
             try:

@@ -4,6 +4,7 @@ from detectors.contract import StreamDetector
 from detectors.coverage import Coverage
 from detectors.difficulty import Difficulty
 from detectors.discovery import Discovery
+from detectors.probing import Probing
 from detectors.spend import Spend
 from detectors.steering import Steering
 from detectors.thresholds import Thresholds
@@ -13,9 +14,10 @@ def stream_detectors(thresholds: Thresholds) -> list[StreamDetector]:
     """Fresh detectors for one partition; they read `thresholds` at every case, so that a swap is seen at once."""
     difficulty = Difficulty(thresholds)
     steering = Steering(thresholds, difficulty.residual)  # first, so that both see one state of the models
-    return [Discovery(thresholds), steering, difficulty, Spend(thresholds), Coverage(thresholds)]
+    others = (Spend(thresholds), Probing(thresholds), Coverage(thresholds))
+    return [Discovery(thresholds), steering, difficulty, *others]
 
 
 def guard_detectors(thresholds: Thresholds) -> list[StreamDetector]:
     """Those that can say something before a request is routed: one gateway's traffic is their log."""
-    return [Discovery(thresholds)]
+    return [Discovery(thresholds), Probing(thresholds)]

@@ -17,6 +17,8 @@ DEFAULTS: Mapping[str, float] = MappingProxyType(
         "discovery.oddness": 0.995,
         "novelty.flag": 0.999,
         "novelty.prior": 0.95,
+        "probing.places": 5.0,
+        "probing.run": 20.0,
         "spend.fleet": 12.0,
         "spend.floor_usd_per_hour": 0.1,
         "spend.price": 25.0,

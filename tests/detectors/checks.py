@@ -20,9 +20,10 @@ from detectors.coverage import Coverage
 from detectors.difficulty import Difficulty
 from detectors.discovery import Discovery, windows_of
 from detectors.kinds import KINDS
+from detectors.probing import Probing, sketches
 from detectors.spend import Spend
 from detectors.steering import Steering
-from detectors.text import read_prompts
+from detectors.text import read_prompts, read_texts
 from detectors.thresholds import DEFAULTS, Thresholds
 from schemas.events import CounterfactualScore, Outcome, Request, Route
 from schemas.verdicts import Reason
@@ -34,6 +35,7 @@ SMALL: dict[str, Factory] = {
     "coverage": lambda: Coverage(Thresholds(), capacity=64),
     "discovery": lambda: Discovery(Thresholds(), capacity=64),
     "difficulty": lambda: Difficulty(Thresholds(), versions=8, routers=16),
+    "probing": lambda: Probing(Thresholds(), principals=64),
     "spend": lambda: Spend(Thresholds(), principals=64, tenants=16),
     "steering": lambda: Steering(Thresholds(), _residual, principals=64),
 }
@@ -88,6 +90,13 @@ def windows(i: int) -> bytes:
     return windows_of(text, text)
 
 
+def sketch(i: int) -> bytes:
+    """Of a prompt that now and then is nearly the one before it."""
+    return sketches(read_texts([f"one of {i // 5} prompts that differ in a word, {i} of them, and end like this"]))[
+        0
+    ]
+
+
 def traffic(n: int, seed: int, principals: int = 12) -> Iterator[Case]:
     """`n` requests of a small fleet, each at its verdict and most at their outcome; every field varies."""
     rng = random.Random(seed)
@@ -119,7 +128,7 @@ def traffic(n: int, seed: int, principals: int = 12) -> Iterator[Case]:
             scores["novelty"] = 0.999
         facts = PromptFacts(
             scores=scores, unable=[] if scores else ["triggers", "novelty"], vector=vector(rng) if scores else b"",
-            windows=windows(i) if scores else b"",
+            windows=windows(i) if scores else b"", sketch=sketch(i) if scores else b"",
         )  # fmt: skip
         chars = {"prompt_chars": int(50 + 1000 * hard), "prompt_tokens_est": int(20 + 250 * hard)}
         yield case_of(**person, time=time, request=chars, route=route, prompt=facts)
@@ -266,7 +275,9 @@ def flood(n: int) -> Iterator[Case]:
         }  # fmt: skip
         rng = random.Random(i)
         odd = windows_of(f"{i} new {i} words {i} at", f"each {i} end {i} {i}")
-        facts = PromptFacts(scores={"triggers": 0.0, "novelty": 0.999}, vector=vector(rng), windows=odd)
+        facts = PromptFacts(
+            scores={"triggers": 0.0, "novelty": 0.999}, vector=vector(rng), windows=odd, sketch=sketch(i)
+        )
         yield case_of(**person, route=route, prompt=facts)
         yield case_of(**person, route=route, outcome={"cost_usd": 0.01, "guardrail_verdict": "allow"})
 
