@@ -9,12 +9,7 @@ import faust
 from mode import Service
 
 from detectors.detections import load
-from detectors.novelty import artefact
-from detectors.panel import build_panel
 from detectors.suppressions import Suppressions
-from detectors.thresholds import Thresholds
-from detectors.training import sentence_transformer_path
-from detectors.triggers.transformer import Transformer
 from schemas.signatures import derived
 from streams import web
 from streams.control import Control
@@ -71,8 +66,7 @@ def build(settings: Settings, roles: Collection[Role]) -> faust.App:
     if not settings.feedback.key:
         roles = [role for role in roles if role != "feedback"]
     health = Health(expected=("catalogue", *roles))
-    model = Path(settings.detect.novelty_model) if settings.detect.novelty_model else artefact.PATH
-    panel = build_panel(Thresholds(), second_stage=_transformer(settings), novelty_model=model)
+    panel = detect.panel_of(settings.detect)
     folder = settings.fleet.detections
     detections = load(Path(folder) if folder else None)
     services: list[Service] = [
@@ -95,13 +89,6 @@ def build(settings: Settings, roles: Collection[Role]) -> faust.App:
     for service in services:
         app.service(service)
     return app
-
-
-def _transformer(settings: Settings) -> Transformer | None:
-    """The second stage, where the settings give it a budget: torch is imported then, and only then."""
-    if not settings.detect.transformer_per_second:
-        return None
-    return Transformer(sentence_transformer_path())
 
 
 def _update_keys(settings: Settings) -> dict[str, bytes] | None:

@@ -8,6 +8,7 @@ import click
 COMMANDS = {
     "alerts": "alerts",
     "detections": "detections",
+    "diff": "diff",
     "dlq": "dlq",
     "config": "config",
     "eval": "eval",

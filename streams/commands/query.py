@@ -1,21 +1,17 @@
 """`pointsman query`: run one of the named forensic queries."""
 
-import asyncio
 import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
-from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from schemas.clickhouse import named
 from streams.commands.config import config_option, load_settings
-from streams.embedded.clickhouse import EngineTaken
-from streams.settings import ClickHouse
-from streams.store import Answer, Store
-
-_NO_TABLES = (60, 81)  # UNKNOWN_TABLE, UNKNOWN_DATABASE
+from streams.commands.stores import on_store
+from streams.notifiers.text import printable
+from streams.store import Answer
 
 
 @click.command()
@@ -40,12 +36,9 @@ def command(
     query = named.load()[name]
     try:
         values = query.bind(dict(_pair(param) for param in params), datetime.now(UTC))
-        answer = asyncio.run(_run(load_settings(path).clickhouse, query.sql, values))
+        answer = on_store(load_settings(path).clickhouse, lambda store: store.query(query.sql, values))
     except named.BadParameter as error:
         raise click.UsageError(str(error)) from error
-    except (ClickHouseError, EngineTaken) as error:
-        hint = "; no tables yet? `pointsman migrate`" if getattr(error, "code", None) in _NO_TABLES else ""
-        raise click.ClickException(inert(str(error)) + hint) from error
     if as_json:
         click.echo(
             json.dumps({"query": name, "rows": answer.records(), "read_rows": answer.read_rows}, default=_text)
@@ -73,25 +66,15 @@ def _pair(param: str) -> tuple[str, str]:
     return key, value
 
 
-async def _run(settings: ClickHouse, sql: str, values: dict[str, Any]) -> Answer:
-    async with Store.of(settings) as store:
-        return await store.query(sql, values)
-
-
 def _table(answer: Answer) -> None:
     """Columns two spaces apart."""
     if not answer.rows:
         click.echo("no rows")
         return
-    cells = [list(answer.columns), *([inert(_text(value)) for value in row] for row in answer.rows)]
+    cells = [list(answer.columns), *([printable(_text(value)) for value in row] for row in answer.rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(answer.columns))]
     for row in cells:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def inert(text: str) -> str:
-    r"""For a terminal: control, format and line characters as escapes, so that no field of an event acts on it."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _text(value: Any) -> str:

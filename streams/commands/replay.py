@@ -1,34 +1,116 @@
-"""`pointsman replay`: a file of events through the detect and fleet lanes, without Kafka."""
+"""`pointsman replay`: a file of events, or a window of Kafka's or the history's, judged again."""
 
+import json
 import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 import msgspec
 
+from schemas.clickhouse.named import moment
+from streams.commands.config import config_option, load_settings
+from streams.commands.stores import on_store
+from streams.past.results import runs
+from streams.past.run import Run, Window, ms
+from streams.settings import Settings
+from streams.store import Store
+
+
+class Moment(click.ParamType):
+    """As the named queries take it: `now`, `-24h`, or ISO 8601 with a zone."""
+
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """The time, or the command's end."""
+        try:
+            return value if isinstance(value, datetime) else moment(str(value), datetime.now(UTC))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
 
 @click.command()
-@click.argument("events", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), required=True,
-              help="Where the verdicts, findings, alerts and dead letters go ('-': standard output).")  # fmt: skip
-def command(events: Path, out: Path) -> None:
-    """Judge EVENTS (one JSON object a line, as a value of the events topic) and write what came of it.
+@click.argument("events", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=False)
+@click.option("--from", "begins", type=Moment(), help="Begin of the window, in the broker's time.")
+@click.option("--to", "ends", type=Moment(), default="now", show_default=True, help="Its end, exclusive.")
+@click.option("--source", type=click.Choice(["kafka", "history"]), default="kafka", show_default=True,
+              help="Kafka has the prompts, as long as it keeps them; the history has scores.")  # fmt: skip
+@click.option("--warm-up", type=click.IntRange(0, 2_592_000), default=3_600, show_default=True, metavar="SECONDS",
+              help="Judged before the window, for baselines; what is said then is not kept.")  # fmt: skip
+@click.option("--thresholds", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="YAML or JSON, `detector.parameter: number`, over those in force.")  # fmt: skip
+@click.option("--catalogue", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="JSONL of triggers, in place of the one in force.")  # fmt: skip
+@click.option("--list", "listing", is_flag=True, help="List the replays that there are.")
+@click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), is_flag=False, flag_value="-",
+              help="Of a file: where its results go ('-': standard output). Else: print as JSON.")  # fmt: skip
+@config_option
+def command(
+    events: Path | None, begins: datetime | None, ends: datetime, source: str, warm_up: int,
+    thresholds: Path | None, catalogue: Path | None, listing: bool, out: Path | None, path: Path | None,
+) -> None:  # fmt: skip
+    """Judge the past again, in stream time. It pages nobody and touches nothing of the live service.
 
-    Event time only, and deterministic: two runs write the same bytes.
+    With EVENTS (one JSON object a line, as a value of the events topic) the results go to a file. With --from they
+    go to the history's replay tables under a run id; `pointsman diff` compares runs. The same events, thresholds,
+    catalogue and release give the same results, and the same run id.
     """
+    if listing:
+        _show(on_store(load_settings(path).clickhouse, runs), out is not None)
+    elif begins is not None and events is None:
+        wanted = Window(ms(begins) - 1000 * warm_up, ms(begins), ms(ends))
+        _show([_replay_window(load_settings(path), wanted, source, thresholds, catalogue)], out is not None)
+    elif events is not None and begins is None and out is not None:
+        _replay_file(events, out, thresholds, catalogue)
+    else:
+        raise click.UsageError("give a file of EVENTS and --json, or --from, or --list")
+
+
+def _replay_window(
+    settings: Settings, window: Window, source: str, thresholds: Path | None, catalogue: Path | None
+) -> Run:
+    from aiokafka.errors import KafkaError
+
+    from detectors.catalogue import CatalogueError
+    from streams.past.session import KAFKA, Wanted, read_thresholds, replay_past
+
+    if window.begins >= window.ends:
+        raise click.UsageError("--from lies behind --to")
+    if source == KAFKA and not settings.kafka.bootstrap:
+        raise click.ClickException("no brokers: set kafka.bootstrap, or replay from --source history")
+    try:
+        wanted = Wanted(source, window, read_thresholds(thresholds) if thresholds else {}, catalogue)
+
+        async def work(store: Store) -> Run:
+            return await replay_past(settings, wanted, store)
+
+        return on_store(settings.clickhouse, work)
+    except (ValueError, CatalogueError, KafkaError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _replay_file(events: Path, out: Path, thresholds_file: Path | None, catalogue: Path | None) -> None:
     from detectors.alerting import Alerting
+    from detectors.catalogue import CatalogueError, read_records
     from detectors.detections import shipped
     from detectors.judge import Judge, JudgeLimits
     from detectors.panel import build_panel
     from detectors.registry import stream_detectors
     from detectors.thresholds import Thresholds
+    from streams.past.session import read_thresholds
     from streams.replay import replay
 
     lines = events.read_bytes().split(b"\n")
     if lines and not lines[-1].strip():
         lines.pop()  # the file's last newline
-    thresholds = Thresholds()
-    judge = Judge(build_panel(thresholds), stream_detectors(thresholds), JudgeLimits())
+    try:
+        thresholds = Thresholds(read_thresholds(thresholds_file) if thresholds_file else {})
+        panel = build_panel(thresholds, read_records(catalogue).catalogue() if catalogue else None)
+    except (ValueError, CatalogueError) as error:
+        raise click.ClickException(str(error)) from error
+    judge = Judge(panel, stream_detectors(thresholds), JudgeLimits())
     result = replay(lines, judge, Alerting(shipped()), flush_ms=60_000)
     data = msgspec.json.format(msgspec.json.encode(result), indent=1)
     if str(out) == "-":
@@ -39,3 +121,18 @@ def command(events: Path, out: Path) -> None:
             f"{len(lines)} events: {len(result.verdicts)} verdicts, {len(result.findings)} findings,"
             f" {len(result.alerts)} alerts, {len(result.deadletters)} dead letters -> {out}"
         )
+
+
+def _show(found: Sequence[Run], as_json: bool) -> None:
+    if as_json:
+        shown = [{**msgspec.to_builtins(run), "pins": json.loads(run.pins)} for run in found]
+        click.echo(json.dumps(shown, indent=2))
+        return
+    for run in found:
+        span = f"{run.begins.isoformat(timespec='seconds')} to {run.ends.isoformat(timespec='seconds')}"
+        click.echo(
+            f"{run.run_id}  {run.source:<7}  {span}  {run.events} events, {run.verdicts} verdicts,"
+            f" {run.flagged} flagged, {run.findings} findings, {run.alerts} alerts"
+        )
+    if not found:
+        click.echo("no replays")

@@ -4,12 +4,32 @@ from pathlib import Path
 
 from detectors.detections import Detections
 from detectors.judge import Judge, JudgeLimits
-from detectors.panel import PromptPanel
+from detectors.novelty import artefact
+from detectors.panel import PromptPanel, build_panel
 from detectors.registry import stream_detectors
+from detectors.thresholds import Thresholds
 from detectors.tickets import Sampling, Tickets, read_canaries
+from detectors.training import sentence_transformer_path
+from detectors.triggers.transformer import Transformer
 from schemas.topics import CHECKPOINTS, EVENTS
 from streams.lane import LaneSpec
-from streams.settings import Feedback, Settings
+from streams.settings import Detect, Feedback, Settings
+
+
+def panel_of(settings: Detect) -> PromptPanel:
+    """The prompt panel as the settings want it. With a budget for the second stage torch is imported, only then."""
+    model = Path(settings.novelty_model) if settings.novelty_model else artefact.PATH
+    second_stage = Transformer(sentence_transformer_path()) if settings.transformer_per_second else None
+    return build_panel(Thresholds(), second_stage=second_stage, novelty_model=model)
+
+
+def limits_of(settings: Detect) -> JudgeLimits:
+    """The judge's bounds as the settings want them."""
+    return JudgeLimits(
+        join_grace_ms=round(settings.join_grace_seconds * 1000),
+        outcome_ttl_ms=round(settings.outcome_ttl_seconds * 1000),
+        transformer_per_second=settings.transformer_per_second,
+    )
 
 
 def sampling(feedback: Feedback) -> Sampling | None:
@@ -35,13 +55,7 @@ def sampling(feedback: Feedback) -> Sampling | None:
 
 def spec(settings: Settings, panel: PromptPanel, detections: Detections) -> LaneSpec:
     """The lane as the settings want it; all partitions of a worker share the panel."""
-    detect = settings.detect
-    limits = JudgeLimits(
-        join_grace_ms=round(detect.join_grace_seconds * 1000),
-        outcome_ttl_ms=round(detect.outcome_ttl_seconds * 1000),
-        transformer_per_second=detect.transformer_per_second,
-    )
-
+    detect, limits = settings.detect, limits_of(settings.detect)
     draw = sampling(settings.feedback)
 
     def make(partition: int) -> Judge:

@@ -22,6 +22,11 @@ def sentence(text: str) -> str:
     return _UNSAFE_IN_SENTENCES.sub(lambda match: _escape(match[0]), text)
 
 
+def printable(text: str) -> str:
+    """For a terminal: control, format and line characters as escapes; all else as it is."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def cut(text: str, most: int) -> str:
     """At most so many characters."""
     return text if len(text) <= most else text[: most - 3] + "..."

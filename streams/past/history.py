@@ -1,13 +1,15 @@
 """Events of a window as the history has them: without text, so what needs text is taken from what was said then.
 
 What is judged again in full: all that works on routes, tiers, costs, outcomes and guardrail verdicts (`spend`,
-`coverage`, ...). What is only *weighed* again, by its recorded score against the run's thresholds: what read the
-prompt (`RECORDED`). A score that lies far below its threshold was recorded without its reason, so lowering a
-threshold finds the request, but not the trigger or window that it was about; a changed catalogue finds nothing.
+`coverage`, ...), but that `spend` knows only exact repetitions of a prompt, by its hash. What is only *weighed*
+again, by its recorded score against the run's thresholds: what read the prompt (`RECORDED`). A score that lies far
+below its threshold was recorded without its reason, so lowering a threshold finds the request, but not the trigger
+or window that it was about; a changed catalogue finds nothing.
 """
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import msgspec
@@ -112,9 +114,9 @@ class RecordedPanel(PromptPanel):
 
     def facts(self, requests: Sequence[Request], grant: Grant | None = None) -> list[PromptFacts]:
         """See `PromptPanel`; a request without a recorded verdict cannot be judged."""
-        return [self._fact(self._memory.of(request)) for request in requests]
+        return [self._fact(request, self._memory.of(request)) for request in requests]
 
-    def _fact(self, said: Said | None) -> PromptFacts:
+    def _fact(self, request: Request, said: Said | None) -> PromptFacts:
         if said is None:
             return PromptFacts(unable=list(PROMPT))
         answers = {name: weigh(said, name, self.thresholds, self._base) for name in PROMPT}
@@ -123,6 +125,7 @@ class RecordedPanel(PromptPanel):
             reasons=[answer for answer in answers.values() if isinstance(answer, Reason)],
             unable=[name for name in PROMPT if name in said.unable],
             catalogue_version=said.catalogue_version,
+            likeness=_likeness(request.prompt_hash),
         )
 
 
@@ -204,6 +207,11 @@ def _from_far_below(name: str, score: float, thresholds: Thresholds, base: Mappi
         threshold_version=thresholds.version, flagged=True, kind=kind, stage=stage,
         note="by its recorded score; what it was about was not recorded",
     )  # fmt: skip
+
+
+def _likeness(prompt_hash: str) -> int:
+    """Like for the same prompt only: near-duplicates cannot be told by a hash."""
+    return int.from_bytes(blake2b(prompt_hash.encode(), digest_size=8).digest()) if prompt_hash else 0
 
 
 async def in_force(store: Store) -> tuple[dict[str, float], int]:

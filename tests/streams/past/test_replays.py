@@ -1,0 +1,339 @@
+"""Windows of Kafka's and the history's judged again, by the commands, on a real broker and the real engine."""
+
+import asyncio
+import json
+import secrets
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from click.testing import CliRunner
+
+from detectors.alerting import Alerting
+from detectors.catalogue import shipped
+from detectors.detections import shipped as detections
+from detectors.judge import Judge, JudgeLimits
+from detectors.panel import build_panel
+from detectors.registry import stream_detectors
+from detectors.thresholds import Thresholds
+from schemas import topics
+from schemas.clickhouse import migrations
+from schemas.codec import encode
+from schemas.erasures import Erasure
+from schemas.events import AnyEvent
+from schemas.topics import EVENTS, named
+from streams.cli import main
+from streams.embedded.clickhouse import ClickHouseServer
+from streams.embedded.kafka import KafkaCluster
+from streams.history import History
+from streams.migrations import migrate
+from streams.replay import FileRecord, Result, replay
+from streams.store import Store
+from streams.topics import create_topics
+from tests.factories import outcome, request, route
+
+TRIGGER = next(trigger.text for trigger in shipped().triggers if trigger.kind != "semantic")
+NOW_MS = round(datetime.now(UTC).timestamp() * 1000)
+MINUTE_MS = 60_000
+
+
+def asked(
+    number: int, principal: str, at_ms: int, prompt: str, usd: float = 0.001, rank: int = 0
+) -> list[AnyEvent]:
+    rid = f"{principal}-{number}"
+    return [
+        request(rid, principal, at_ms, prompt_text=prompt),
+        route(rid, principal, at_ms, tier_rank=rank, cost_estimate_usd=usd, selected_model=f"m{rank}"),
+        outcome(rid, principal, at_ms + 1, cost_usd=usd),
+    ]
+
+
+def day() -> list[AnyEvent]:
+    """An hour: an ordinary principal, one with a known trigger at two places, one whose spend breaks out."""
+    begin = NOW_MS - 90 * MINUTE_MS
+    events: list[AnyEvent] = []
+    for minute in range(60):
+        at = begin + minute * MINUTE_MS
+        events += asked(minute, "quiet", at, f"What is the capital of country number {minute}?")
+        usd, rank = (5.0, 3) if minute >= 45 else (0.001, 0)
+        for again in range(4):
+            # Without text: spend would know a prompt tried again by its likeness, which the history has not.
+            events += asked(10 * minute + again, "wallet", at + 5_000 + again, "", usd, rank)
+        if minute in (20, 50):
+            events += asked(minute, "gadget", at + 9_000, f"{TRIGGER} What is the capital of Peru?")
+    return events
+
+
+DAY = day()
+
+
+class Past:
+    """A database, and what the commands need to reach it (and a broker)."""
+
+    def __init__(self, server: ClickHouseServer) -> None:
+        self.database = f"t{secrets.token_hex(6)}"
+        self.server = server
+        self.environment = {
+            "POINTSMAN_CLICKHOUSE_DSN": server.dsn.replace("http://", "clickhouse://"),
+            "POINTSMAN_CLICKHOUSE_DATABASE": self.database,
+        }
+
+    def run(self, *arguments: str) -> Any:
+        """A command's JSON."""
+        result = CliRunner().invoke(main, [*arguments, "--json"], env=self.environment)
+        assert result.exit_code == 0, result.output
+        return json.loads(result.output)
+
+    def fails(self, *arguments: str) -> str:
+        result = CliRunner().invoke(main, arguments, env=self.environment)
+        assert result.exit_code != 0
+        return result.output
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        async def work() -> list[tuple[Any, ...]]:
+            async with Store(self.server.dsn, database=self.database) as store:
+                return (await store.query(sql)).rows
+
+        return asyncio.run(work())
+
+    def store(self, records: list[FileRecord]) -> None:
+        async def never(_record: Any, error: Exception) -> None:
+            raise error
+
+        async def work() -> None:
+            async with Store(self.server.dsn, database=self.database) as store:
+                await migrate(store, migrations.load())
+                await History(store, never).insert(records)
+
+        asyncio.run(work())
+
+    def erase(self, erasure: Erasure) -> None:
+        self.query(
+            f"INSERT INTO erasures VALUES ('{erasure.tenant_id}', '{erasure.principal_hash}',"
+            f" '{erasure.until:%Y-%m-%d %H:%M:%S}', '', '')"
+        )
+
+    def rows(self, run: Mapping[str, Any]) -> list[Any]:
+        """All that a run gave, to the last digit."""
+        tables = ("replay_verdicts", "replay_findings", "replay_alerts")
+        return [
+            self.query(f"SELECT * FROM {t} FINAL WHERE run_id = '{run['run_id']}' ORDER BY ALL") for t in tables
+        ]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseServer]:
+    with ClickHouseServer(tmp_path_factory.mktemp("clickhouse")) as started:
+        yield started
+
+
+@pytest.fixture
+def past(server: ClickHouseServer) -> Past:
+    made = Past(server)
+    made.store([])
+    return made
+
+
+def judged(events: list[AnyEvent]) -> Result:
+    panel = build_panel(Thresholds())
+    judge = Judge(panel, stream_detectors(panel.thresholds), JudgeLimits())
+    return replay([encode(event) for event in events], judge, Alerting(detections()), flush_ms=0)
+
+
+def lived(result: Result) -> list[FileRecord]:
+    """The log of events, and what was said of them, as the history lane reads it."""
+    times = [round(event.event_time.timestamp() * 1000) for event in DAY]
+    log = [
+        FileRecord(EVENTS.name, offset, max(times[: offset + 1]), encode(event)) for offset, event in enumerate(DAY)
+    ]
+    for topic, said in (
+        (topics.VERDICTS, result.verdicts),
+        (topics.FINDINGS, result.findings),
+        (topics.ALERTS, result.alerts),
+    ):
+        log += [FileRecord(topic.name, offset, NOW_MS, encode(each)) for offset, each in enumerate(said)]
+    return log
+
+
+def window(begin_ms: int = NOW_MS - 60 * MINUTE_MS, end_ms: int = NOW_MS - 20 * MINUTE_MS) -> list[str]:
+    begin, end = (datetime.fromtimestamp(time / 1000, UTC).isoformat() for time in (begin_ms, end_ms))
+    return ["--from", begin, "--to", end]
+
+
+def thresholds(folder: Path, **values: float) -> Path:
+    path = folder / f"{secrets.token_hex(4)}.yml"
+    path.write_text("".join(f"{name.replace('__', '.')}: {value}\n" for name, value in values.items()))
+    return path
+
+
+def names(difference: Mapping[str, Any], what: str) -> list[str]:
+    return sorted(change["alertname"] for change in difference["changes"] if change["what"] == what)
+
+
+@pytest.fixture(scope="module")
+def said() -> Result:
+    result = judged(DAY)
+    assert {alert.alertname for alert in result.alerts} >= {"known_trigger", "denial_of_wallet"}
+    return result
+
+
+def test_history_gives_what_was_said_and_a_changed_threshold_is_tried_on_it(
+    past: Past, said: Result, tmp_path: Path
+) -> None:
+    past.store(lived(said))
+    replayed = ("replay", *window(), "--source", "history")
+    (run,) = past.run(*replayed)
+    live = past.query(
+        "SELECT verdict_id, decision, arraySort(flagged_by) FROM verdicts FINAL"
+        f" WHERE time >= '{run['begins'][:19]}' AND time < '{run['ends'][:19]}' ORDER BY ALL"
+    )
+    again = past.query(
+        f"SELECT verdict_id, decision, arraySort(flagged_by) FROM replay_verdicts FINAL"
+        f" WHERE run_id = '{run['run_id']}' ORDER BY ALL"
+    )
+    assert again == live  # spend was judged anew, the text weighed by what was recorded
+    assert run["verdicts"] == len(live) > 150
+
+    rows = past.rows(run)
+    (second,) = past.run(*replayed)
+    assert (second["run_id"], past.rows(second)) == (run["run_id"], rows)
+
+    blind = thresholds(tmp_path, triggers__bits=500.0, triggers__cosine=1.5, spend__tier_odds=200.0)
+    (loose,) = past.run(*replayed, "--thresholds", str(blind))
+    assert loose["run_id"] != run["run_id"]
+    difference = past.run("diff", run["run_id"], loose["run_id"])
+    assert "known_trigger" in names(difference, "lost")
+    assert names(difference, "new") == []
+    assert difference["pins"]["thresholds.triggers.bits"] == ["22.0", "500.0"]
+    assert difference["unlike"] == []
+    by_detector = {detector: (newly, no_longer) for detector, newly, no_longer in difference["verdicts"]}
+    assert by_detector["triggers"] == (0, 1)
+    assert sum(by_detector[""]) > 0
+
+    reverse = past.run("diff", loose["run_id"], run["run_id"])
+    assert names(reverse, "new") == names(difference, "lost")
+    text = CliRunner().invoke(main, ["diff", run["run_id"][:6], loose["run_id"][:6]], env=past.environment).output
+    assert "lost" in text
+    assert "thresholds.triggers.bits: 22.0 to 500.0" in text
+    assert past.run("diff", "live", run["run_id"])["a"] == "live"
+    assert [found["run_id"] for found in past.run("replay", "--list")] == [loose["run_id"], run["run_id"]]
+
+
+def test_a_lower_threshold_finds_what_its_recorded_score_shows(past: Past, said: Result, tmp_path: Path) -> None:
+    past.store(lived(said))
+    (run,) = past.run("replay", *window(), "--source", "history")
+    (tight,) = past.run(
+        "replay", *window(), "--source", "history", "--thresholds", str(thresholds(tmp_path, novelty__flag=0.0))
+    )
+    assert tight["flagged"] > run["flagged"]
+    by_novelty = "SELECT count() FROM replay_verdicts FINAL WHERE has(flagged_by, 'novelty') AND run_id = "
+    assert past.query(f"{by_novelty} '{tight['run_id']}'") == [(31,)]  # every prompt in the window that has a text
+    flips = {flip[0]: flip[1:] for flip in past.run("diff", run["run_id"], tight["run_id"])["verdicts"]}
+    assert flips["novelty"] == [31 - past.query(f"{by_novelty} '{run['run_id']}'")[0][0], 0]
+
+
+def test_what_is_wrong_is_said(past: Past, tmp_path: Path) -> None:
+    history = ("replay", *window(), "--source", "history")
+    assert "no such threshold: novelty.typo" in past.fails(
+        *history, "--thresholds", str(thresholds(tmp_path, novelty__typo=1.0))
+    )
+    catalogue = tmp_path / "catalogue.jsonl"
+    catalogue.write_text("")
+    assert "Kafka's events only" in past.fails(*history, "--catalogue", str(catalogue))
+    assert "no brokers" in past.fails("replay", *window())
+    assert "no run 'abc'" in past.fails("diff", "abc", "live")
+    assert "one of the two must be a replay" in past.fails("diff", "live", "live")
+    assert "a time needs its zone" in past.fails("replay", "--from", "2026-01-01T00:00:00")
+
+
+def test_erased_principals_stay_out(past: Past, said: Result) -> None:
+    past.store(lived(said))
+    past.erase(Erasure(tenant_id="t1", principal_hash="wallet", until=datetime.now(UTC) + timedelta(hours=1)))
+    (run,) = past.run("replay", *window(), "--source", "history")
+    assert run["left_out"] == sum(event.principal_hash == "wallet" for event in DAY[: _until(NOW_MS - 20 * 60_000)])
+    assert past.query("SELECT count() FROM replay_verdicts WHERE principal_hash = 'wallet'") == [(0,)]
+
+
+def _until(time_ms: int) -> int:
+    return sum(event.event_time.timestamp() * 1000 < time_ms for event in DAY)
+
+
+class Broker:
+    """The topics of one run, filled with the day."""
+
+    def __init__(self, kafka: KafkaCluster, run_id: str) -> None:
+        self.kafka, self.run_id = kafka, run_id
+
+    async def fill(self) -> None:
+        await create_topics(self.kafka.connection, 3, 1, self.run_id)
+        async with AIOKafkaProducer(**self.kafka.connection) as producer:
+            for event in DAY:
+                await producer.send(named(EVENTS, self.run_id), encode(event), key=event.principal_hash.encode())
+            await producer.send(named(EVENTS, self.run_id), b"\xffrubbish", key=b"quiet")
+
+    async def ends(self) -> dict[TopicPartition, int]:
+        consumer = AIOKafkaConsumer(**self.kafka.connection)
+        await consumer.start()
+        try:
+            ours = sorted(topic for topic in await consumer.topics() if topic.endswith(self.run_id))
+            at = [TopicPartition(t, n) for t in ours for n in consumer.partitions_for_topic(t) or ()]
+            ends: dict[TopicPartition, int] = await consumer.end_offsets(at)
+            return ends
+        finally:
+            await consumer.stop()
+
+    async def groups(self) -> list[Any]:
+        admin = AIOKafkaAdminClient(**self.kafka.connection)
+        await admin.start()
+        try:
+            return sorted(group for group, *_ in await admin.list_consumer_groups())
+        finally:
+            await admin.close()
+
+
+def test_kafka_is_judged_in_full_and_nothing_of_it_is_touched(
+    past: Past, kafka: KafkaCluster, run_id: str, tmp_path: Path
+) -> None:
+    broker = Broker(kafka, run_id)
+    begin = datetime.now(UTC) - timedelta(minutes=1)
+    asyncio.run(broker.fill())
+    end = datetime.now(UTC) + timedelta(minutes=1)
+    past.environment |= {
+        "POINTSMAN_KAFKA_BOOTSTRAP": kafka.bootstrap,
+        "POINTSMAN_KAFKA_TOPIC_SUFFIX": run_id,
+    }
+    before = asyncio.run(broker.ends()), asyncio.run(broker.groups())
+    replayed = ("replay", "--from", begin.isoformat(), "--to", end.isoformat())
+    (run,) = past.run(*replayed)
+    assert run["verdicts"] == len(DAY) / 3
+    assert run["events"] == len(DAY) + 1
+    assert run["pins"]["catalogue_sha256"]
+    flagged = past.query(
+        "SELECT request_id FROM replay_verdicts WHERE has(flagged_by, 'triggers') ORDER BY request_id"
+    )
+    assert flagged == [("gadget-20",), ("gadget-50",)]
+    assert past.query("SELECT alertname FROM replay_alerts WHERE alertname = 'known_trigger'") == [
+        ("known_trigger",)
+    ]
+
+    rows = past.rows(run)
+    (second,) = past.run(*replayed)
+    assert (second["run_id"], past.rows(second)) == (run["run_id"], rows)
+
+    other = tmp_path / "catalogue.jsonl"
+    other.write_text("")
+    (without,) = past.run(*replayed, "--catalogue", str(other))
+    difference = past.run("diff", run["run_id"], without["run_id"])
+    assert "known_trigger" in names(difference, "lost")
+    assert {"catalogue_sha256", "catalogue_version"} == set(difference["pins"])
+
+    past.erase(Erasure(tenant_id="t1", principal_hash="gadget", until=end))
+    (erased,) = past.run(*replayed)
+    assert erased["left_out"] == 6
+    assert past.query("SELECT count() FROM replay_verdicts FINAL WHERE principal_hash = 'gadget'"
+                      f" AND run_id = '{erased['run_id']}'") == [(0,)]  # fmt: skip
+    assert (asyncio.run(broker.ends()), asyncio.run(broker.groups())) == before
