@@ -61,6 +61,8 @@ async def check(
             if ("ce_type", TICK_TYPE) in record.headers:
                 continue  # moves the time of the lane that reads this topic
             value = record.value or b""
+            if topic is FINDINGS and _is_of_a_campaign(value) != (source is FINDINGS):
+                continue  # the other lane's
             identity = _identity(topic.name, record)
             contents[topic.name, identity].add(value)
             if (topic.name, identity, value) in expected:
