@@ -63,9 +63,9 @@ class Checkpoints:
             fetch_max_bytes=32 << 20,
             fetch_max_wait_ms=100,
         )
-        await reader.start()
         count = 0
         try:
+            await reader.start()  # it may be cancelled here: the partition is taken away again
             reader.assign([self._at])
             end = (await reader.end_offsets([self._at]))[self._at]
             await reader.seek_to_beginning(self._at)

@@ -85,7 +85,7 @@ def ground(rate: float, seconds: float, seed: int) -> Iterator[Ground]:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pointsman-faults-")))
         kafka = stack.enter_context(KafkaCluster(nodes=3))
-        engine = stack.enter_context(ClickHouseServer(folder / "clickhouse", _free_port(), faults=True))
+        engine = stack.enter_context(ClickHouseServer(folder / "clickhouse", free_port(), faults=True))
         proxy = stack.enter_context(Proxy(kafka.side_doors))
         yield Ground(kafka, engine, proxy, folder, script, reckoner)
 
@@ -134,7 +134,8 @@ async def _reckon(ground: Ground, rig: Rig, stream: Stream) -> tuple[Reckoning, 
     return found, flagged
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens at: the engine must come back at the same one."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

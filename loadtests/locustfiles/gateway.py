@@ -138,6 +138,7 @@ def _make(environment: Any, runner: Any, **_: Any) -> None:
         environment, options.brokers, options.suffix, options.clickhouse, options.database
     )
     Gateway._meter.found.attacks = found  # noqa: SLF001
+    gevent.sleep(0)  # the loop's clock stood still meanwhile, and timers set from it would run out early
 
 
 @events.quitting.add_listener

@@ -285,12 +285,21 @@ ALERTS = Table("alerts", [
 ])  # fmt: skip
 
 # Neither the value nor the headers of the original: they may hold a prompt. The topic keeps them for redrive.
+
+def _letter_time(letter: Any, at: At) -> int:
+    """When the broker took the record, or its letter: of what no client can decode the former is not known.
+
+    It is given as 1970, where the table's TTL would drop the row at once.
+    """
+    return round(letter.time.timestamp() * 1000) or at.time_ms
+
+
 DEAD_LETTERS = Table("dead_letters", [
     *_plain(STRING, "letter_id"),
     *_plain(NAME, "topic"),
     Column("original_partition", SMALL, "partition"),
     Column("original_offset", COUNT, "offset"),
-    *_millis("time"),
+    Column("time", TIME, read=_letter_time),
     *_plain(NAME, "stage", "reason"),
     *_plain(STRING, "field", "detail"),
     *_plain(COUNT, "size"),

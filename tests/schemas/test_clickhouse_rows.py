@@ -12,7 +12,7 @@ from schemas import topics
 from schemas.audits import AuditLabel, AuditTicket
 from schemas.clickhouse import tables
 from schemas.clickhouse.rows import TOPICS, rows
-from schemas.codec import InvalidRecord, dead_letter_headers, encode
+from schemas.codec import UNREADABLE_HEADERS, InvalidRecord, dead_letter_headers, encode
 from schemas.events import CounterfactualScore
 from schemas.thresholds import ThresholdScope, ThresholdUpdate
 from streams.replay import FileRecord
@@ -87,6 +87,15 @@ def test_a_dead_letter_without_what_it_holds() -> None:
     assert (made["topic"], made["original_partition"], made["original_offset"]) == (topics.EVENTS.name, 2, 5)
     assert (made["reason"], made["stage"], made["size"]) == ("not_json", "decode", 24)
     assert "SECRET" not in repr(made)
+
+
+def test_a_dead_letter_of_unknown_time_has_its_letters_own() -> None:
+    """Of a record that no client can decode no time is known; a row of 1970 is past its TTL, and gone."""
+    bad = FileRecord(topics.EVENTS.name, 5, 0, b"", b"", UNREADABLE_HEADERS, 2)
+    headers = dead_letter_headers(InvalidRecord("bad_envelope", bad), bad, "decode")
+    letter = FileRecord(topics.DEADLETTERS.name, 9, START_MS, b"", b"", headers, 2)
+    ((table, values),) = rows(topics.DEADLETTERS.name, letter)
+    assert dict(zip(table.columns, values, strict=True))["time"] == START_MS
 
 
 def test_thresholds_and_audits_by_their_inner_fields() -> None:
