@@ -23,7 +23,6 @@ from streams.topics import alter_topic
 SESSION_SECONDS = 6.0
 CLOCK_STEP_S = 3_600.0
 DISK_FULL, MEMORY_LIMIT = 243, 241  # ClickHouse: NOT_ENOUGH_SPACE, MEMORY_LIMIT_EXCEEDED
-SPARE_BYTES = 24 << 20  # of address space that a worker is left with
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +79,8 @@ def _freeze(scene: Scene) -> None:
 
 
 def _starve(scene: Scene) -> None:
-    """No more memory for it: it must end, not limp."""
-    process = psutil.Process(scene.victim().pid)
-    limit = process.memory_info().vms + SPARE_BYTES
-    process.rlimit(psutil.RLIMIT_AS, (limit, limit))
+    """Not a page more than it has: it must end, not limp."""
+    psutil.Process(scene.victim().pid).rlimit(psutil.RLIMIT_AS, (1, 1))
     scene.lasts(6, 15)
 
 

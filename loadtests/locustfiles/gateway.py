@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import gevent
+import msgspec
 from locust import User, events, tag, task
 
 from loadtests.attacks.campaigns import KINDS, plant
@@ -98,8 +99,8 @@ class Gateway(User):
             if isinstance(what, Raw):
                 self._meter.send_raw(what.topic, what.key, what.value, what.headers, due, what.name)
             else:
-                what.event_time += timedelta(seconds=began) - _SINCE_1970
-                self._meter.send(what, due, whose)
+                moved = what.event_time + timedelta(seconds=began) - _SINCE_1970
+                self._meter.send(msgspec.structs.replace(what, event_time=moved), due, whose)
         while True:
             gevent.sleep(1)
 
