@@ -1,14 +1,19 @@
 """What the prompt detectors find in labelled prompts, by family of attack, and what they flag of benign ones.
 
-Detectors score on scales of their own, so they are put together by rank: an answer counts as surprising as the
-share of the file's benign prompts that got at least as strong an answer from the same detector, and a prompt's
-combined score is that of its most surprising answer.
+Detectors score on scales of their own. They are put together in *decades*: 3 is what one benign prompt in 1,000
+reaches. A prompt's combined score is its highest. Where a detector's scale says how rare a score is, that is taken,
+so that a detector which almost never errs costs the others nothing; any other detector is ranked among the file's
+own benign prompts.
 """
 
 import json
+import math
 import time
-from collections.abc import Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,29 +39,26 @@ class Labelled(NamedTuple):
     attack: bool
 
 
-def read_cases(path: Path) -> list[Labelled]:
-    """Rows `{"family": str, "text": str, "label": 0 | 1}` of a JSONL file; blank lines are passed over.
+def read_cases(path: Path) -> Iterator[Labelled]:
+    """Rows `{"family": str, "text": str, "label": 0 | 1}` of a JSONL file, one at a time; blank lines are skipped.
 
     Raises:
-        CasesError: a line that is not such a row, or a file without benign rows.
+        CasesError: a line that is not such a row.
+        OSError: the file cannot be read.
     """
-    cases = []
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 try:
-                    cases.append(_case(line))
+                    yield _case(line)
                 except ValueError as error:
                     raise CasesError(f"{path.name}, line {number}: {error}") from error
-    if all(case.attack for case in cases):
-        raise CasesError(f"{path.name}: no benign rows (label 0), which recall is measured against")
-    return cases
 
 
 def _case(line: bytes) -> Labelled:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"not JSON: {error}") from error
     if not isinstance(row, dict):
         raise ValueError("not a JSON object")
@@ -69,17 +71,19 @@ def _case(line: bytes) -> Labelled:
     return Labelled(row["family"], row["text"], row["label"] == 1)
 
 
-def judge(detectors: Sequence[PromptDetector], texts: Sequence[str]) -> tuple[dict[str, list[Answer]], float]:
-    """Answers by detector, and CPU seconds of reading and judging in batches of `BATCH`."""
-    for detector in detectors:  # compiles what is compiled at first use
-        detector.score_batch(read_texts(texts[:BATCH]))
-    answers: dict[str, list[Answer]] = {detector.name: [] for detector in detectors}
-    begin = time.process_time()
-    for at in range(0, len(texts), BATCH):
-        batch = read_texts(texts[at : at + BATCH])
-        for detector in detectors:
-            answers[detector.name] += detector.score_batch(batch)
-    return answers, time.process_time() - begin
+def _novelty(answer: Reason | float) -> float:
+    score = answer.score if isinstance(answer, Reason) else answer
+    return -math.log10(1.0 - score)
+
+
+def _triggers(answer: Reason | float) -> float:
+    """0.001 % at the threshold (docs/detectors/triggers.md), and seldom a reason below it."""
+    return 5.0 * answer.score / answer.threshold if isinstance(answer, Reason) else 0.0
+
+
+_DECADES: Mapping[str, Callable[[Reason | float], float]] = MappingProxyType(
+    {"novelty": _novelty, "triggers": _triggers}
+)
 
 
 def _strength(answer: Answer) -> float:
@@ -91,12 +95,44 @@ def _strength(answer: Answer) -> float:
     return answer / (1.0 + answer)
 
 
-def _surprise(strength: NDArray[np.float64], benign: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """-log10 of the share of benign prompts that are at least as strong."""
-    among = np.sort(strength[benign])
-    at_least = len(among) - np.searchsorted(among, strength, side="left")
-    surprise: NDArray[np.float64] = -np.log10(np.maximum(at_least, 0.5) / len(among))
-    return surprise
+class _Column:
+    """One detector's answers, as numbers."""
+
+    def __init__(self, name: str) -> None:
+        self._decades = _DECADES.get(name)
+        self._strength, self._rarity, self._flagged = array("d"), array("d"), array("b")
+
+    def add(self, answers: Iterable[Answer]) -> None:
+        for answer in answers:
+            self._strength.append(_strength(answer))
+            self._flagged.append(isinstance(answer, Reason) and answer.flagged)
+            if self._decades:
+                self._rarity.append(0.0 if answer is None else self._decades(answer))
+
+    @property
+    def strength(self) -> NDArray[np.float64]:
+        return np.array(self._strength)
+
+    @property
+    def flagged(self) -> NDArray[np.bool_]:
+        return np.array(self._flagged, np.bool_)
+
+    def decades(self, benign: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """How rare each answer is among benign prompts."""
+        if self._decades:
+            return np.array(self._rarity)
+        strength = self.strength
+        among = np.sort(strength[benign])
+        at_least = len(among) - np.searchsorted(among, strength, side="left")
+        return np.asarray(-np.log10(np.maximum(at_least, 0.5) / len(among)))
+
+
+def judge(detectors: Sequence[PromptDetector], texts: Sequence[str]) -> tuple[dict[str, list[Answer]], float]:
+    """Answers by detector, and CPU seconds of reading and judging, in one batch."""
+    begin = time.process_time()
+    batch = read_texts(texts)
+    answers = {detector.name: detector.score_batch(batch) for detector in detectors}
+    return answers, time.process_time() - begin
 
 
 def _recall(score: NDArray[np.float64], benign: NDArray[np.bool_], chosen: NDArray[np.bool_]) -> dict[str, float]:
@@ -107,41 +143,55 @@ def _recall(score: NDArray[np.float64], benign: NDArray[np.bool_], chosen: NDArr
     }
 
 
-def evaluate(detectors: Sequence[PromptDetector], cases: Sequence[Labelled]) -> dict[str, Any]:
-    """Judge all cases.
+def evaluate(detectors: Sequence[PromptDetector], cases: Iterable[Labelled]) -> dict[str, Any]:
+    """Judge all cases, in batches; no text is kept.
 
     Returns:
         `n_benign`, `benign_flagged` (at the thresholds in force), `us_per_prompt` (CPU), and for each family of
         attacks `n`, `flagged`, `recall` at 0.1 % and 1 % false positives of the benign cases, and the last two by
         detector.
+
+    Raises:
+        CasesError: there are no benign cases, which recall is measured against.
     """
-    answers, seconds = judge(detectors, [case.text for case in cases])
-    benign = np.array([not case.attack for case in cases])
-    families = np.array([case.family for case in cases])
-    surprise = {
-        name: _surprise(np.array([_strength(answer) for answer in given]), benign)
-        for name, given in answers.items()
-    }
-    flagged = {
-        name: np.array([isinstance(answer, Reason) and answer.flagged for answer in given])
-        for name, given in answers.items()
-    }
-    combined, any_flagged = np.maximum.reduce(list(surprise.values())), np.logical_or.reduce(list(flagged.values()))
+    columns = {detector.name: _Column(detector.name) for detector in detectors}
+    attacks, families, numbers = array("b"), array("l"), dict[str, int]()
+    seconds = 0.0
+    judge(detectors, ["compiles what is compiled at first use"])
+    rows = iter(cases)
+    while batch := list(islice(rows, BATCH)):
+        answers, took = judge(detectors, [case.text for case in batch])
+        seconds += took
+        attacks.extend(case.attack for case in batch)
+        families.extend(numbers.setdefault(case.family, len(numbers)) for case in batch)
+        for name, given in answers.items():
+            columns[name].add(given)
+    attack, family = np.array(attacks, np.bool_), np.array(families)
+    benign = ~attack
+    if not benign.any():
+        raise CasesError("no benign rows (label 0), which recall is measured against")
+    combined = np.maximum.reduce([column.decades(benign) for column in columns.values()])
+    any_flagged = np.logical_or.reduce([column.flagged for column in columns.values()])
     report: dict[str, Any] = {}
-    for family in sorted(set(families[~benign].tolist())):
-        chosen = (families == family) & ~benign
-        report[family] = {
+    for name, number in sorted(numbers.items()):
+        chosen = (family == number) & attack
+        if not chosen.any():
+            continue
+        report[name] = {
             "n": int(chosen.sum()),
             "flagged": int(any_flagged[chosen].sum()),
             "recall": _recall(combined, benign, chosen),
             "by_detector": {
-                name: {"flagged": int(flagged[name][chosen].sum()), "recall": _recall(score, benign, chosen)}
-                for name, score in surprise.items()
+                detector: {
+                    "flagged": int(column.flagged[chosen].sum()),
+                    "recall": _recall(column.strength, benign, chosen),
+                }
+                for detector, column in columns.items()
             },
         }
     return {
         "n_benign": int(benign.sum()),
         "benign_flagged": int(any_flagged[benign].sum()),
-        "us_per_prompt": seconds / len(cases) * 1e6,
+        "us_per_prompt": seconds / len(attack) * 1e6,
         "families": report,
     }

@@ -16,12 +16,11 @@ def command(cases: Path, out: Path | None) -> None:
     from detectors.thresholds import Thresholds
 
     try:
-        rows = read_cases(cases)
-    except CasesError as error:
+        report = evaluate(build_panel(Thresholds()).detectors, read_cases(cases))
+        if out:
+            out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    except (CasesError, OSError) as error:
         raise click.ClickException(str(error)) from error
-    report = evaluate(build_panel(Thresholds()).detectors, rows)
-    if out:
-        out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     click.echo(f"benign: {report['benign_flagged']} of {report['n_benign']} flagged")
     click.echo(f"{'family':32} {'n':>7} {'flagged':>8} {'at 0.1 %':>9} {'at 1 %':>8}")
     for name, found in report["families"].items():

@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from detectors.contract import Answer
 from detectors.evaluation import CasesError, Labelled, evaluate, read_cases
 from detectors.text import PromptBatch
 from schemas.verdicts import Reason
+from streams.cli import main
 
 
 class ByNumber:
@@ -74,7 +76,7 @@ def test_an_odd_row_is_named_by_its_line(tmp_path: Path, line: str, says: str) -
     path = tmp_path / "cases.jsonl"
     path.write_text('{"family": "x", "text": "t", "label": 0}\n\n' + line + "\n")
     with pytest.raises(CasesError, match="line 3") as raised:
-        read_cases(path)
+        list(read_cases(path))
     assert says in str(raised.value)
 
 
@@ -82,4 +84,45 @@ def test_a_file_without_benign_rows_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "cases.jsonl"
     path.write_text(json.dumps({"family": "x", "text": "t", "label": 1}) + "\n")
     with pytest.raises(CasesError, match="benign"):
-        read_cases(path)
+        evaluate([ByNumber("a", 1)], read_cases(path))
+
+
+def test_a_detector_that_never_errs_costs_the_others_nothing() -> None:
+    """One whose scale is known is put beside the others by it, not by ranks that noise of its own has too."""
+    rare = [Labelled("plain", f"novelty={i / 1000} triggers={i % 7 / 10}", False) for i in range(1000)]
+    attacks = [
+        Labelled("odd", "novelty=0.9985 triggers=0.1", True),
+        Labelled("known", "novelty=0.2 triggers=9", True),
+    ]
+    report = evaluate([ByNumber("novelty", 0.9999), ByNumber("triggers", 5.0)], [*rare, *attacks])["families"]
+    assert report["odd"]["recall"]["0.001"] == report["odd"]["by_detector"]["novelty"]["recall"]["0.001"] == 0.0
+    assert report["odd"]["recall"]["0.01"] == report["odd"]["by_detector"]["novelty"]["recall"]["0.01"] == 1.0
+    assert report["known"]["recall"] == {"0.001": 1.0, "0.01": 1.0}
+
+
+HOSTILE = ["", " ", "\x00", "\ud800", "\udfff\ud800 x", "\ufeff\u202e", "a" * 3_000_000, "\u0300" * 5_000,
+           "😀" * 4_000, "\n" * 9_000, "<|endoftext|>", "0" * 5_000, "\U000e0001" * 900, "ß" * 2_000,
+           "<|fim_prefix|>\ud83d"]  # fmt: skip
+
+
+def test_the_command_stands_any_text(tmp_path: Path) -> None:
+    rows = [{"family": "hostile", "text": text, "label": label} for text in HOSTILE for label in (0, 1)]
+    rows += [{"family": "plain", "text": "What is the capital of France?", "label": 0}] * 300
+    path, out = tmp_path / "cases.jsonl", tmp_path / "out.json"
+    path.write_text("\ufeff" + "\n".join(map(json.dumps, rows)), encoding="utf-8")
+    result = CliRunner().invoke(main, ["eval", str(path), "--json", str(out)])
+    assert result.exit_code == 0, result.output
+    report = json.loads(out.read_text())
+    assert report["n_benign"] == 300 + len(HOSTILE)
+    assert report["families"]["hostile"]["n"] == len(HOSTILE)
+    assert set(report["families"]["hostile"]["by_detector"]) == {"triggers", "novelty"}
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"[" * 200_000, b"\xff\xfe\x00", b"PK\x03\x04\x00"])
+def test_the_command_says_what_is_wrong_with_a_file(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "cases.jsonl"
+    path.write_bytes(content)
+    result = CliRunner().invoke(main, ["eval", str(path)])
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: ")
+    assert result.output.count("\n") == 1

@@ -226,8 +226,75 @@ def _slots(rng: random.Random, words: Sequence[str]) -> str:
     return " ".join(rng.choice((rng.choice(_SLOTS), rng.choice(words))) for _ in range(rng.randrange(2, 8)))
 
 
-_ODD = (_blob, _url, _log, _keywords, _keywords, _numbers, _rows, _identifier, _tic, _line_of_code, _line_of_code,
-        _formula, _record, _contact, _slots)  # fmt: skip
+def _value(rng: random.Random, words: Sequence[str]) -> str:
+    number = rng.choice((str(rng.randrange(1000)), f"{rng.uniform(0, 100):.{rng.randrange(3)}f}"))
+    unit = rng.choice((" min", " years", " kg", "%", " cm", f" {rng.choice(words).lower()}", " km/h", " Rs", "°"))
+    return rng.choice((
+        number, number, number + unit, number + unit, rng.choice("$€£") + number, f"${number}$", f"-{number}",
+        f"${rng.choice(string.ascii_lowercase)}={number}$", f"\\frac{{{number}}}{{{rng.randrange(1, 20)}}}",
+        " ".join(rng.choices(words, k=rng.randrange(1, 5))), f"{rng.choice(words)} and {rng.choice(words)}",
+        f"{number}:{rng.randrange(1, 60):02d}", rng.choice(string.ascii_uppercase),
+    ))  # fmt: skip
+
+
+def _choices(rng: random.Random, words: Sequence[str]) -> str:
+    """Choices of an answer, labelled as tests and forms do, of one kind of value each."""
+    state, n = rng.getrandbits(64), rng.randrange(2, 7)
+    label = rng.choice(("({})", "{}.", "{})", "{}:", "[{}]", "- {}", "Option {}:"))
+    names = rng.choice(
+        (string.ascii_uppercase, string.ascii_lowercase, "123456", ("i", "ii", "iii", "iv", "v", "vi"))
+    )
+    between, blank = rng.choice(("\n", "\n", "\n", " ", ", ")), rng.choice(("", " ", " "))
+    alike = random.Random()
+    values = []
+    for _ in range(n):
+        alike.seed(state)  # the same choices of style for each: what differs is drawn before
+        mixed = [rng.choice(words) for _ in range(8)]
+        value = _value(alike, mixed)
+        values.append(re.sub(r"\d", lambda _found: str(rng.randrange(10)), value))
+    if rng.random() < 0.3:
+        values[-1] = rng.choice(("None of these", "None of the above", "All of the above", "Cannot be determined"))
+    return between.join(label.format(name) + blank + value for name, value in zip(names, values, strict=False))
+
+
+def _calls(rng: random.Random, words: Sequence[str]) -> str:
+    """Examples of a function, as a docstring or a tutorial has them."""
+    name = "_".join(rng.choices(words, k=2)).lower()
+    kinds: tuple[Callable[[], object], ...] = (
+        lambda: [rng.randrange(99) for _ in range(rng.randrange(5))],
+        lambda: rng.choice(words),
+        lambda: {rng.choice(words): rng.randrange(9)},
+        lambda: ["".join(rng.choices("()[]{} ", k=rng.randrange(1, 9))) for _ in range(rng.randrange(1, 4))],
+    )
+    given, got = rng.choice(kinds), rng.choice(kinds)
+    lead, arrow = rng.choice(
+        ((">>> ", "\n"), ("", " => "), ("", " -> "), ("assert ", " == "), ("Input: ", " Output: "))
+    )
+    return "\n".join(f"{lead}{name}({given()!r}){arrow}{got()!r}" for _ in range(rng.randrange(1, 4)))
+
+
+def _pairs(rng: random.Random, words: Sequence[str]) -> str:
+    """Things that belong together: analogies, translations, definitions."""
+    joints = ((" : ", " :: "), (" -> ", "\n"), (" = ", ", "), (": ", "; "), (" - ", "\n"), (" / ", " | "))
+    inner, outer = rng.choice(joints)
+    return outer.join(inner.join(rng.choices(words, k=2)) for _ in range(rng.randrange(2, 6)))
+
+
+def _markup(rng: random.Random, words: Sequence[str]) -> str:
+    tag, item = rng.choice(words).title(), rng.choice(words).lower()
+    return rng.choice((
+        f'<{tag} {item}={{{rng.choice(words)}}} label="{rng.choice(words).title()}" size={{{rng.randrange(9)}}} />',
+        f'import {{ {tag} }} from "{item}/{rng.choice(words).lower()}"',
+        f'{{"role": "user", "content": "{item} {rng.choice(words)}"}}',
+        f"\\begin{{{item}}}{{|l|c|}}\n\\hline {tag} & {rng.randrange(99)} \\\\\n\\end{{{item}}}",
+        f"[{item}.{rng.choice(words)}][{rng.choice(words)}] = {rng.choice(words)}",
+        f'"""\n{{{item}}}\n"""', f"<{item}>{rng.choice(words)}</{item}>",
+    ))  # fmt: skip
+
+
+_ODD = (_choices, _choices, _choices, _choices, _calls, _pairs, _markup, _blob, _url, _log, _keywords, _keywords,
+        _numbers, _rows, _identifier, _tic, _line_of_code, _line_of_code, _formula, _record, _contact,
+        _slots)  # fmt: skip
 
 
 def benign(rng: random.Random, carriers: Carriers) -> str:

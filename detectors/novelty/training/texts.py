@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from detectors.corpus import natural_texts
 
 PASSAGE_CHARS = 4_000
-_GROUP_CHARS = 400_000  # of one folder: a corpus is many small voices, not one loud one
+_GROUP_CHARS = 1_200_000  # of one folder: a corpus is many small voices, not one loud one
 _RUN = 12  # words in a row that two texts do not share by chance
 _WORD = re.compile(r"\w+")
 _MARKUP = re.compile(r"<(script|style)[^>]*>.*?</\1>|<[^>]+>", re.S)
