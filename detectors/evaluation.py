@@ -143,8 +143,48 @@ def _recall(score: NDArray[np.float64], benign: NDArray[np.bool_], chosen: NDArr
     }
 
 
+class Judged(NamedTuple):
+    """Cases in their order, without their texts."""
+
+    families: list[str]  # (n,)
+    attack: NDArray[np.bool_]
+    columns: dict[str, _Column]  # by detector
+    seconds: float  # CPU
+
+    def combined(self) -> NDArray[np.float64]:
+        """The highest of the detectors' decades: float64[n]."""
+        benign = ~self.attack
+        return np.asarray(np.maximum.reduce([column.decades(benign) for column in self.columns.values()]))
+
+    def flagged(self) -> NDArray[np.bool_]:
+        """Whether any detector flags, at the thresholds in force: bool[n]."""
+        return np.asarray(np.logical_or.reduce([column.flagged for column in self.columns.values()]))
+
+
+def judge_all(detectors: Sequence[PromptDetector], cases: Iterable[Labelled]) -> Judged:
+    """Judge cases in batches of `BATCH`.
+
+    Raises:
+        CasesError: there are no benign cases, which recall is measured against.
+    """
+    columns = {detector.name: _Column(detector.name) for detector in detectors}
+    attacks, families, names = array("b"), list[str](), dict[str, str]()
+    seconds, rows = 0.0, iter(cases)
+    judge(detectors, ["compiles what is compiled at first use"])
+    while batch := list(islice(rows, BATCH)):
+        answers, took = judge(detectors, [case.text for case in batch])
+        seconds += took
+        attacks.extend(case.attack for case in batch)
+        families.extend(names.setdefault(case.family, case.family) for case in batch)  # one string a family
+        for name, given in answers.items():
+            columns[name].add(given)
+    if all(attacks):
+        raise CasesError("no benign rows (label 0), which recall is measured against")
+    return Judged(families, np.array(attacks, np.bool_), columns, seconds)
+
+
 def evaluate(detectors: Sequence[PromptDetector], cases: Iterable[Labelled]) -> dict[str, Any]:
-    """Judge all cases, in batches; no text is kept.
+    """Judge all cases.
 
     Returns:
         `n_benign`, `benign_flagged` (at the thresholds in force), `us_per_prompt` (CPU), and for each family of
@@ -152,46 +192,29 @@ def evaluate(detectors: Sequence[PromptDetector], cases: Iterable[Labelled]) -> 
         detector.
 
     Raises:
-        CasesError: there are no benign cases, which recall is measured against.
+        CasesError: there are no benign cases.
     """
-    columns = {detector.name: _Column(detector.name) for detector in detectors}
-    attacks, families, numbers = array("b"), array("l"), dict[str, int]()
-    seconds = 0.0
-    judge(detectors, ["compiles what is compiled at first use"])
-    rows = iter(cases)
-    while batch := list(islice(rows, BATCH)):
-        answers, took = judge(detectors, [case.text for case in batch])
-        seconds += took
-        attacks.extend(case.attack for case in batch)
-        families.extend(numbers.setdefault(case.family, len(numbers)) for case in batch)
-        for name, given in answers.items():
-            columns[name].add(given)
-    attack, family = np.array(attacks, np.bool_), np.array(families)
-    benign = ~attack
-    if not benign.any():
-        raise CasesError("no benign rows (label 0), which recall is measured against")
-    combined = np.maximum.reduce([column.decades(benign) for column in columns.values()])
-    any_flagged = np.logical_or.reduce([column.flagged for column in columns.values()])
+    judged = judge_all(detectors, cases)
+    family, benign = np.array(judged.families, np.object_), ~judged.attack
+    combined, flagged = judged.combined(), judged.flagged()
     report: dict[str, Any] = {}
-    for name, number in sorted(numbers.items()):
-        chosen = (family == number) & attack
-        if not chosen.any():
-            continue
+    for name in sorted(set(family[judged.attack])):
+        chosen = (family == name) & judged.attack
         report[name] = {
             "n": int(chosen.sum()),
-            "flagged": int(any_flagged[chosen].sum()),
+            "flagged": int(flagged[chosen].sum()),
             "recall": _recall(combined, benign, chosen),
             "by_detector": {
                 detector: {
                     "flagged": int(column.flagged[chosen].sum()),
                     "recall": _recall(column.strength, benign, chosen),
                 }
-                for detector, column in columns.items()
+                for detector, column in judged.columns.items()
             },
         }
     return {
         "n_benign": int(benign.sum()),
-        "benign_flagged": int(any_flagged[benign].sum()),
-        "us_per_prompt": seconds / len(attack) * 1e6,
+        "benign_flagged": int(flagged[benign].sum()),
+        "us_per_prompt": judged.seconds / len(benign) * 1e6,
         "families": report,
     }

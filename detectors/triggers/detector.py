@@ -45,7 +45,7 @@ def _build(catalogue: Catalogue, embedding: StaticEmbedding) -> _Indexes:
     )
 
 
-def _spanned(prompts: PromptBatch, i: int, span: tuple[int, int] | None) -> str:
+def spanned(prompts: PromptBatch, i: int, span: tuple[int, int] | None) -> str:
     """The text of a span as reasons give it; the whole head where there is none."""
     if span is None:
         return prompts.heads[i]
@@ -124,7 +124,7 @@ class TriggerDetector:
                     continue
                 if grant(i):
                     granted.append(reason)
-                    pairs.append((_spanned(prompts, i, reason.span), trigger.text))
+                    pairs.append((spanned(prompts, i, reason.span), trigger.text))
                 else:
                     reason.note += "; the transformer's budget is spent"
         if self._second_stage is not None and pairs:

@@ -21,6 +21,7 @@ Score = Callable[[Sequence[str]], npt.NDArray[Any]]
 _SAID: dict[str, list[list[str]]] = yaml.safe_load(Path(__file__).with_name("phrases.yaml").read_text("utf-8"))
 INTENTS = MappingProxyType[Direction, list[list[str]]]({"up": _SAID["up"], "down": _SAID["down"]})
 _OTHERS = {word: [other for other in group if other != word] for group in _SAID["synonyms"] for word in group}
+OWN = 2  # ways of an intent that phrases are made of; paraphrases have the others to themselves
 _WORD = re.compile(r"[a-z]+")
 
 
@@ -44,7 +45,7 @@ class Fluent:
     def __init__(self, rng: random.Random, direction: Direction, intents: int = 3) -> None:
         """Draw distinct intents, and how each is said."""
         self._meant = rng.sample(INTENTS[direction], intents)
-        self._said = [rng.randrange(len(ways)) for ways in self._meant]
+        self._said = [rng.randrange(OWN) for _ in self._meant]
 
     @property
     def text(self) -> str:
@@ -60,12 +61,11 @@ class Fluent:
         return " ".join(sentences)
 
     def reworded(self, rng: random.Random, share: float = 1.0) -> str:
-        """Say a share of the intents (at least one) in a way that was not used."""
+        """Say a share of the intents (at least one) in a way that no phrase is said in."""
         changed = set(rng.sample(range(len(self._meant)), max(1, round(share * len(self._meant)))))
         out = []
         for place, (ways, said) in enumerate(zip(self._meant, self._said, strict=True)):
-            others = [way for number, way in enumerate(ways) if number != said]
-            out.append(rng.choice(others) if place in changed else ways[said])
+            out.append(rng.choice(ways[OWN:]) if place in changed else ways[said])
         return " ".join(out)
 
     def synonyms(self, rng: random.Random) -> str:

@@ -1,116 +1,119 @@
-"""Recognition of catalogued triggers, and false alarms: `python -m loadtests.evaluations.triggers`.
+"""Known triggers, lexically: found under every mutation and placement, and what is flagged falsely.
 
-Lexical: gadgets of tokens (uniform and word-like), the published suffixes of POINTSMAN_DATA among them, under each
-mutation and placement, on carriers of sources that the vocabulary has not been counted on. Semantic: the shipped
-phrases under paraphrases written for this evaluation and under mechanical ones, against the lexical matcher alone.
+Catalogues of 1,000 and 10,000 entries: gadgets of tokens (uniform and word-like), the published suffixes and the
+published jailbreak templates of POINTSMAN_DATA. The carriers are of sources on which nothing was trained.
+`python -m loadtests.evaluations --part triggers`.
 """
 
 import json
 import random
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
-import click
+import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
-from detectors.coverage import wilson
-from detectors.text import read_texts
+from detectors.text import read_texts, tokenise
 from detectors.thresholds import Thresholds
-from detectors.triggers.lexical import LexicalIndex, LexicalMatches, flag_bits, views_of
+from detectors.triggers.lexical import LexicalIndex, flag_bits, units_of, views_of
+from detectors.triggers.review import REFUSE_BITS
+from detectors.vocabulary import vocabulary
 from loadtests.attacks.mutations import MUTATIONS, PLACEMENTS
 from loadtests.bench.triggers import gadgets
-from loadtests.prompts import data_dir
+from loadtests.evaluations.benign import held_back, many, prompts
+from loadtests.evaluations.shares import Share, of_counts, over_triggers
 
-COUNTED_SOURCES = ("mmlu", "gsm8k")  # what the vocabulary was trained on among the benign prompts' sources
+SIZES = (1_000, 10_000)
+USES = 2  # of each trigger under each variant, on different carriers
 BATCH = 512
+LONG = 400  # characters from which an entry is a template
+_COUNTED = ("mmlu", "gsm8k")  # what the vocabulary was counted on among the benign prompts' sources
 
 
-class Share(NamedTuple):
-    """A share with its 95 % interval (Wilson)."""
+class Report(msgspec.Struct):
+    """By size of the catalogue."""
 
-    hits: int
-    n: int
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, hits: int, n: int) -> "Share":
-        """From counts."""
-        interval = wilson(hits, n, z=1.96)
-        return cls(hits, n, round(interval.low, 5), round(interval.high, 5))
+    found: dict[int, dict[str, Share]]  # by mutation and placement
+    long: dict[int, dict[str, Share]]  # the same of templates
+    falsely: dict[int, Share]  # of benign texts
 
 
-def benign_prompts(data: Path) -> list[str]:
-    """Benign prompts of sources on which nothing here was trained."""
-    with (data / "benign_prompts.jsonl").open(encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
-    return [row["text"] for row in rows if row["source"] not in COUNTED_SOURCES]
-
-
-def published(data: Path) -> list[str]:
-    """The published attack suffixes, each once."""
+def published(data: Path, kind: str) -> list[str]:
+    """The published attack strings of a kind, each once."""
     with (data / "attack_strings.jsonl").open(encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
-    return sorted({row["text"] for row in rows if row["kind"] == "gcg_suffix"})
+    return sorted({row["text"] for row in rows if row["kind"] == kind})
 
 
-def match(index: LexicalIndex, texts: Sequence[str], share: float) -> Iterator[LexicalMatches]:
-    """Matches of all texts, in batches."""
+def _approvable(texts: Sequence[str]) -> list[str]:
+    """Those that tell enough for a review to approve them (detectors/triggers/review.py)."""
+    bits = vocabulary().bits
+    tokens = tokenise(texts)
+    return [
+        text
+        for text, row in zip(texts, tokens, strict=True)
+        if min((bits[np.unique(unit)].sum() for unit in units_of(row)), default=0) >= REFUSE_BITS
+    ]
+
+
+def _scores(index: LexicalIndex, texts: Sequence[str], share: float) -> NDArray[np.float32]:
+    parts = []
     for at in range(0, len(texts), BATCH):
         batch = read_texts(texts[at : at + BATCH])
-        yield index.match(batch.tokens, batch.lengths, share)
+        parts.append(index.match(batch.tokens, batch.lengths, share).score)
+    return np.concatenate(parts)
 
 
-def lexical(data: Path, size: int, tried: int, seed: int = 0) -> dict[str, Share]:
-    """False positives on benign prompts, and the share of `tried` triggers recognised as themselves, by variant."""
-    rng = random.Random(seed)
-    catalogue = [*published(data), *gadgets(size, seed)][:size]
-    rng.shuffle(catalogue)
-    index = LexicalIndex(views_of(catalogue))
-    thresholds = Thresholds()
-    share, limit = thresholds["triggers.share"], flag_bits(len(index), thresholds["triggers.bits"])
-    benign = benign_prompts(data)
-    flagged = sum(int((found.score > limit).sum()) for found in match(index, benign, share))
-    shares = {"benign": Share.of(flagged, len(benign))}
-    words = sorted({word for text in benign[:500] for word in text.split() if word.isalpha()})
-    entries = rng.sample(range(len(catalogue)), tried)
-    variants = [("mutation", name) for name in MUTATIONS] + [("placement", name) for name in PLACEMENTS]
-    for group, name in variants:
-        prompts = []
-        for entry in entries:
-            text, carrier = catalogue[entry], rng.choice(benign)[:1500]
-            if group == "mutation":
-                place = PLACEMENTS[rng.choice(("prefix", "suffix"))]
-                prompts.append(place(MUTATIONS[name](text, rng, words), carrier))
-            else:
-                prompts.append(PLACEMENTS[name](text, carrier))
-        at, hits = 0, 0
-        for found in match(index, prompts, share):
-            own = found.entry == np.array(entries[at : at + BATCH])
-            hits += int((own & (found.score > limit)).sum())
-            at += BATCH
-        shares[f"{group} {name}"] = Share.of(hits, tried)
-    return shares
+def _variants(
+    entries: Sequence[str], carriers: Sequence[str], words: Sequence[str], rng: random.Random
+) -> Iterator[tuple[str, list[str]]]:
+    """Every mutation at an end, then every placement of the unchanged trigger: `USES` prompts of each entry."""
+    for name, mutate in MUTATIONS.items():
+        ends = [PLACEMENTS["prefix"], PLACEMENTS["suffix"]]
+        yield (
+            name,
+            [
+                ends[use % 2](mutate(entry, rng, words), rng.choice(carriers))
+                for entry in entries
+                for use in range(USES)
+            ],
+        )
+    for name, place in PLACEMENTS.items():
+        yield name, [place(entry, rng.choice(carriers)) for entry in entries for _ in range(USES)]
 
 
-@click.command()
-@click.option("--tried", default=400, show_default=True, help="Triggers tried under each variant.")
-@click.option("--json", "as_json", is_flag=True)
-def main(tried: int, as_json: bool) -> None:
-    """Print every share with its interval."""
-    data = data_dir()
-    if data is None:
-        raise click.ClickException("POINTSMAN_DATA: no test data")
-    found = {f"lexical {size}": lexical(data, size, tried) for size in (1_000, 10_000)}
-    if as_json:
-        click.echo(json.dumps({part: {k: v._asdict() for k, v in rows.items()} for part, rows in found.items()}))
-        return
-    for part, rows in found.items():
-        for name, row in rows.items():
-            part_found = row.hits / max(row.n, 1)
-            click.echo(f"{part:16} {name:30} {part_found:8.4f}  [{row.low:.4f}, {row.high:.4f}]  of {row.n}")
-
-
-if __name__ == "__main__":
-    main()
+def measure(data: Path, tried: int, benign: int, sizes: Sequence[int] = SIZES, seed: int = 0) -> Report:
+    """Try `tried` short entries and a third as many templates; false positives on `benign` texts."""
+    rng, thresholds = random.Random(seed), Thresholds()
+    least_share = thresholds["triggers.share"]
+    suffixes = _approvable(published(data, "gcg_suffix"))
+    templates = _approvable([text for text in published(data, "jailbreak_template") if len(text) >= LONG])
+    rng.shuffle(templates)
+    templates = templates[: max(sizes) // 20]
+    carriers = [row.text[:1500] for row in held_back(data)]
+    words = sorted({word for text in carriers[:500] for word in text.split() if word.isalpha()})
+    indexes, limits = dict[int, LexicalIndex](), dict[int, float]()
+    report = Report({}, {}, {})
+    for size in sizes:
+        long = templates[: size // 20]
+        short = [*suffixes, *gadgets(size, seed)][: size - len(long)]
+        index = indexes[size] = LexicalIndex(views_of([*short, *long]))
+        limit = limits[size] = flag_bits(len(index), thresholds["triggers.bits"])
+        for pool, n, into in ((short, tried, report.found), (long, tried // 3, report.long)):
+            entries = rng.sample(pool, min(n, len(pool)))
+            trigger = np.repeat(np.arange(len(entries)), USES)
+            into[size] = {
+                name: over_triggers(_scores(index, texts, least_share) > limit, trigger, seed)
+                for name, texts in _variants(entries, carriers, words, rng)
+            }
+    falsely, n = dict.fromkeys(sizes, 0), 0
+    texts = iter([*(row.text for row in prompts(data) if row.source not in _COUNTED), *many(benign, seed)])
+    while chunk := list(islice(texts, BATCH)):
+        batch = read_texts(chunk)
+        n += len(chunk)
+        for size, index in indexes.items():
+            falsely[size] += int((index.match(batch.tokens, batch.lengths, least_share).score > limits[size]).sum())
+    report.falsely = {size: of_counts(hits, n) for size, hits in falsely.items()}
+    return report
