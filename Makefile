@@ -43,6 +43,9 @@ load: setup kafka-jars models ## a Locust scenario with all around it, judged by
 faults: setup kafka-jars models ## every fault under load, then random combinations, into .faults/report.json (SHORT=1; ARGS="--seed 7")
 	@$(PY) -m loadtests.faults $(if $(SHORT),--short) $(ARGS)
 
+eval: setup models ## what is found and what is flagged falsely, on POINTSMAN_DATA, into .eval/report.json (SHORT=1: a minute of it)
+	@$(PY) -m loadtests.evaluations $(if $(SHORT),--short)
+
 test: setup kafka-jars ## every test: first what needs no shared broker, in two processes
 	$(BIN)/pytest -n 2 -m "not kafka and not cluster"
 	$(BIN)/pytest -m "kafka or cluster"

@@ -1,226 +1,221 @@
-"""What `novelty` finds of text that no catalogue has: `python -m loadtests.evaluations.novelty`.
+"""Triggers that no catalogue has, in one prompt: by `novelty`, and by all prompt detectors together.
 
-On benign prompts of sources that nothing of the model was trained on (`HELD_BACK`), and attacks over carriers of
-the same sources: every family of text, made of their own tokens; gadgets grown against routers, which training
-never sees; the published suffixes of POINTSMAN_DATA. Intervals are bootstraps over triggers, not over prompts.
-
-With --leave-out each family is left out of training in turn (smaller models, some minutes each): what is reached
-on a kind of generator that the model does not know.
+Benign prompts, and the carriers of attacks, are of sources on which nothing was trained (`benign.HELD_BACK`); no
+generator of attacks is among those that training has (loadtests/attacks/text.py). Most are of a *kind* that
+training knows; `--leave-out` leaves each kind out of a smaller training in turn: what is reached on a kind that
+the model does not know. `python -m loadtests.evaluations --part novelty`.
 """
 
-import json
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import click
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.coverage import wilson
-from detectors.evaluation import BATCH, judge
+from detectors.catalogue import shipped
+from detectors.contract import PromptDetector
+from detectors.evaluation import RATES, Judged, Labelled, judge_all
 from detectors.novelty import artefact
-from detectors.novelty.detector import NoveltyDetector
-from detectors.novelty.model import Model
 from detectors.novelty.training import fit
 from detectors.novelty.training.tagging import ends
-from detectors.novelty.training.texts import Document, documents
-from detectors.thresholds import Thresholds
-from detectors.triggers.grow import SAMPLINGS, grow
-from loadtests.attacks.text import COMMON, End, Family, Material, families, glue, printable
-from loadtests.prompts import data_dir
-from loadtests.router import QUICK, DifficultyRouter
-from schemas.verdicts import Reason
+from detectors.novelty.training.texts import Document, documents, without
+from detectors.triggers.grow import Direction
+from loadtests.attacks import climbs, phrases, unseen
+from loadtests.attacks.mutations import MUTATIONS, as_prefix, as_suffix, inside
+from loadtests.attacks.text import Material, families
+from loadtests.evaluations.benign import HELD_BACK, Benign, held_back, prompts
+from loadtests.evaluations.shares import Share, of_counts, over_triggers
+from loadtests.evaluations.triggers import published
+from loadtests.router import DifficultyRouter, Kind
 
-# Sources of the benign prompts that `pointsman novelty train` is told to leave out (--without).
-HELD_BACK = ("agieval", "arena_hard_v0.1", "headlines", "humaneval", "llmrouter_agentverse-logicgrid",
-             "llmrouter_commongen", "llmrouter_gpqa", "mbpp_plus", "mitre_frr", "mt_bench", "self_instruct_seed",
-             "xstest_safe")  # fmt: skip
-RATES = (0.001, 0.01, 0.05)
 USES = 4  # prompts that each trigger is glued to
-RESAMPLES = 1000
-SMALL = fit.Sizes(tagged=80_000, weighed=60_000, epochs=1.5)
+DIRECTIONS: tuple[Direction, ...] = ("up", "down")
+SMALL = fit.Sizes(tagged=60_000, weighed=40_000, epochs=1.5)
+ALL, NOVELTY = "all detectors", "novelty"
+MIDDLE = "gadgets, wordlike, in the middle"
+
+# Kind -> the families of training that are of it.
+KINDS = {
+    "tokens": ("uniform_tokens", "frequent_tokens", "rare_words", "one_topic", "repeated_tokens"),
+    "GCG": ("gcg_like",),
+    "fragments": ("glued_fragments",),
+    "words": ("dictionary_words",),
+    "chunks": ("chunk_salad",),
+    "shuffled": ("shuffled_sentences",),
+}
 
 
-class Attack(NamedTuple):
-    """Prompts with one trigger each."""
+class Trigger(NamedTuple):
+    """A trigger; `kind` is one of `KINDS`, or what training has nothing of."""
 
     family: str
-    texts: list[str]
+    kind: str
+    text: str
+    router: str = ""
+    direction: str = ""
 
 
-def own_prompts(data: Path) -> tuple[list[Document], list[Document]]:
-    """Benign prompts to learn from, and those of the sources held back."""
-    rows = fit.read_benign(data / "benign_prompts.jsonl")
-    held = {f"own/{source}" for source in HELD_BACK}
-    return [row for row in rows if row.group not in held], [row for row in rows if row.group in held]
+class Recall(msgspec.Struct):
+    """Shares of uses found, by rate of false positives on the benign prompts."""
+
+    kind: str
+    by_rate: dict[str, Share]
 
 
-def of_families(
-    made: Mapping[str, Family], carriers: Sequence[str], n: int, rng: random.Random
-) -> Iterator[Attack]:
-    """`n` triggers of every family and end. A family's trigger is new at each call, so one use each."""
-    for name, family in made.items():
-        for end in ("prefix", "suffix"):
-            for _ in range(n):
-                yield Attack(f"{name} ({end})", [family(rng, rng.choice(carriers), end)])
+class Report(msgspec.Struct):
+    """By detector, then by family, by router and by direction of the climbed triggers."""
+
+    families: dict[str, dict[str, Recall]]
+    routers: dict[str, dict[str, Recall]]
+    directions: dict[str, dict[str, Recall]]
+    flagged: dict[str, Share]  # by family, at the shipped thresholds
+    benign: dict[str, Share]  # flagged of benign prompts, by source, `borderline` and `all`
+    us_per_prompt: float  # of these prompts, which are longer than 400 characters in part
+    left_out: dict[str, dict[str, Recall]] = {}  # by kind that training was without
 
 
-def of_triggers(
-    name: str, triggers: Sequence[str], carriers: Sequence[str], rng: random.Random
-) -> Iterator[Attack]:
-    """Each trigger on `USES` carriers, half before and half after."""
-    for trigger in triggers:
-        sides: tuple[End, ...] = ("prefix", "suffix") if "grown" in name else ("suffix",)
-        yield Attack(
-            name, [glue(rng, rng.choice(carriers), sides[use % len(sides)], trigger) for use in range(USES)]
-        )
+def climbed(each: int, texts: Sequence[str], routers: Sequence[Kind], rng: random.Random) -> Iterator[Trigger]:
+    """`each` of every router, direction and way to climb."""
+    material = Material(texts)
+    for kind in routers:
+        score = DifficultyRouter.load(kind).score
+        for direction in DIRECTIONS:
+            for _ in range(each):
+                for sampling in climbs.SAMPLINGS:
+                    made = climbs.gadget(score, material, rng, sampling, direction)
+                    yield Trigger(f"gadgets, {sampling}", "tokens", made, kind, direction)
+                    made = climbs.suffix(score, material, rng, sampling, direction)
+                    yield Trigger(f"suffixes, {sampling}", "tokens", made, kind, direction)
+                yield Trigger("GCG, by queries", "GCG", climbs.coordinates(score, rng, direction), kind, direction)
+                made = phrases.phrase(score, rng, direction)
+                yield Trigger("fluent phrases", "fluent", made, kind, direction)
 
 
-def climb(
-    score: Callable[[Sequence[str]], NDArray[Any]], draw: Callable[[int], list[str]], rng: random.Random
-) -> str:
-    """As `detectors.triggers.grow`, over the tokens of a language model's vocabulary, as drawn."""
-    gadget, best, idle = draw(1) * 10, -1.0, 0
-    for _ in range(100):
-        place = rng.randrange(10)
-        tries = [[*gadget[:place], token, *gadget[place + 1 :]] for token in draw(32)]
-        scores = score(["".join(tried) for tried in tries])
-        top = int(scores.argmax())
-        idle += 1
-        if scores[top] > best:
-            gadget, best, idle = tries[top], float(scores[top]), 0
-        if idle == 25:
-            break
-    return "".join(gadget).strip()
+_KIND_OF = {"chunk salad": "chunks", "shuffled sentence": "shuffled", "dictionary words": "words",
+            "R2A-like": "fragments", "interleaved sentences": "interleaved"}  # fmt: skip
 
 
-def grown(n: int, material: Material, rng: random.Random) -> Iterator[tuple[str, list[str]]]:
-    """`n` gadgets by each vocabulary and sampling, against each kind of router that is quick to train."""
-    samplings: dict[str, Callable[[int], list[str]]] = {
-        "uniform": lambda k: rng.choices(printable(), k=k),
-        "frequency": lambda k: material.draw(rng, k),
-        "wordlike": lambda k: material.draw(rng, k, without=COMMON),
-    }
-    for kind in QUICK:
-        router = DifficultyRouter.load(kind)
-        for name, draw in samplings.items():
-            yield f"grown on {kind}, cl100k, {name}", [climb(router.score, draw, rng) for _ in range(n)]
-        for sampling in SAMPLINGS:
-            gadgets = [grow(router.score, sampling, tokens=10, seed=seed).text for seed in range(n)]
-            yield f"grown on {kind}, folded, {sampling}", gadgets
+def drawn(each: int, texts: Sequence[str], rng: random.Random) -> Iterator[Trigger]:
+    """`each` of every generator that needs no router."""
+    for name, make in unseen.GENERATORS.items():
+        for _ in range(each):
+            yield Trigger(name, _KIND_OF[name], make(rng, texts))
 
 
-def published(data: Path) -> list[str]:
-    """The published GCG suffixes, each once."""
-    with (data / "attack_strings.jsonl").open(encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
-    return sorted({row["text"] for row in rows if row["kind"] == "gcg_suffix"})
+def known(each: int, words: Sequence[str], rng: random.Random) -> Iterator[Trigger]:
+    """Entries of the shipped catalogue under the mutations that a matcher is to stand: what `triggers` adds."""
+    entries = [entry.text for entry in shipped().triggers]
+    for name in ("exact", "look_alike", "no_spaces", "replaced_30"):
+        for _ in range(each):
+            yield Trigger(f"catalogued, {name}", "catalogued", MUTATIONS[name](rng.choice(entries), rng, words))
 
 
-def recalls(
-    attacks: Sequence[Attack], scores: NDArray[np.float64], benign: NDArray[np.float64], rng: np.random.Generator
-) -> dict[str, dict[str, Any]]:
-    """Recall by family and rate of false positives, each with a 95 % bootstrap interval over triggers."""
-    levels = {rate: np.quantile(benign, 1 - rate, method="higher") for rate in RATES}
-    at, by_family = 0, {}  # type: tuple[int, dict[str, list[NDArray[np.float64]]]]
-    for attack in attacks:
-        by_family.setdefault(attack.family, []).append(scores[at : at + len(attack.texts)])
-        at += len(attack.texts)
-    report = {}
-    for family, triggers in by_family.items():
-        found = {"triggers": len(triggers)}
-        for rate, level in levels.items():
-            shares = np.array([(scored > level).mean() for scored in triggers])
-            means = shares[rng.integers(len(shares), size=(RESAMPLES, len(shares)))].mean(axis=1)
-            low, high = np.quantile(means, (0.025, 0.975))
-            found[str(rate)] = [round(float(value), 4) for value in (shares.mean(), low, high)]  # type: ignore[assignment]
-        report[family] = found
-    return report
+def used(
+    triggers: Sequence[Trigger], carriers: Sequence[str], rng: random.Random
+) -> Iterator[tuple[int, Labelled]]:
+    """Each on `USES` carriers, before and after in turns; climbed suffixes and GCG only after."""
+    for number, trigger in enumerate(triggers):
+        after = trigger.kind == "GCG" or trigger.family.startswith("suffixes")
+        for use in range(USES):
+            place = as_suffix if after or use % 2 else as_prefix
+            yield number, Labelled(trigger.family, place(trigger.text, rng.choice(carriers)), True)
+    for number, trigger in enumerate(triggers):
+        if trigger.family == "gadgets, wordlike":
+            text = inside(trigger.text, rng.choice(carriers))
+            yield number, Labelled(MIDDLE, text, True)
 
 
-def judged(model: Model, attacks: Sequence[Attack]) -> NDArray[np.float64]:
-    """Log odds of all texts, in order."""
-    texts = [text for attack in attacks for text in attack.texts]
-    scores = [model.log_odds(*ends(texts[at : at + BATCH])) for at in range(0, len(texts), BATCH)]
-    return np.concatenate(scores).astype(np.float64)
+def _levels(score: NDArray[np.float64], benign: NDArray[np.bool_]) -> dict[str, float]:
+    return {str(rate): float(np.quantile(score[benign], 1 - rate, method="higher")) for rate in RATES}
 
 
-def flags(path: Path, held: Sequence[Document]) -> tuple[dict[str, Any], float]:
-    """Benign prompts flagged at the shipped thresholds, by source, and µs of CPU a prompt."""
-    detector = NoveltyDetector(Thresholds(), path)
-    answers, seconds = judge([detector], [row.text for row in held])
-    flagged = np.array([isinstance(answer, Reason) and answer.flagged for answer in answers[detector.name]])
-    prior = np.array([isinstance(answer, Reason) for answer in answers[detector.name]])
-    groups = np.array([row.group.removeprefix("own/") for row in held])
-    interval = wilson(int(flagged.sum()), len(held), z=1.96)
+def _recalls(
+    score: NDArray[np.float64], levels: Mapping[str, float], groups: NDArray[np.object_],
+    trigger: NDArray[np.int64], kind_of: Mapping[str, str],
+) -> dict[str, Recall]:  # fmt: skip
+    found = {}
+    for group in sorted(set(groups) - {""}):
+        chosen = groups == group
+        by_rate = {rate: over_triggers(score[chosen] > level, trigger[chosen]) for rate, level in levels.items()}
+        found[group] = Recall(kind_of.get(group, ""), by_rate)
+    return found
+
+
+def _flagged(
+    judged: Judged, held: Sequence[Benign], groups: NDArray[np.object_], trigger: NDArray[np.int64]
+) -> tuple[dict[str, Share], dict[str, Share]]:
+    flags = judged.flagged()
+    benign, attacks = flags[: len(held)], flags[len(held) :]
+    sources = np.array([row.source for row in held])
     by_source = {
-        name: [int((groups == name).sum()), int(flagged[groups == name].sum()), int(prior[groups == name].sum())]
-        for name in sorted(set(groups.tolist()))
+        name: of_counts(int(benign[sources == name].sum()), int((sources == name).sum()))
+        for name in sorted(set(sources.tolist()))
     }
-    about = {
-        "n": len(held),
-        "flagged": int(flagged.sum()),
-        "flagged_at_most": round(interval.high, 5),
-        "prior": int(prior.sum()),
-        "by_source": by_source,
+    borderline = np.array([row.borderline for row in held])
+    by_source["borderline"] = of_counts(int(benign[borderline].sum()), int(borderline.sum()))
+    by_source["all"] = of_counts(int(benign.sum()), len(held))
+    by_family = {
+        name: over_triggers(attacks[groups == name], trigger[groups == name]) for name in sorted(set(groups))
     }
-    return about, seconds / len(held) * 1e6
+    return by_family, by_source
+
+
+def triggers_for(data: Path, each: int, routers: Sequence[Kind], rng: random.Random) -> list[Trigger]:
+    """All triggers of one evaluation, over the texts of sources held back."""
+    texts = [row.text for row in held_back(data)]
+    words = sorted({word for text in texts[:500] for word in text.split() if word.isalpha()})
+    made = [*climbed(each, texts, routers, rng), *drawn(10 * each, texts, rng), *known(10 * each, words, rng)]
+    return made + [Trigger("GCG, published", "GCG", text) for text in published(data, "gcg_suffix")]
+
+
+def measure(data: Path, detectors: Sequence[PromptDetector], triggers: Sequence[Trigger], seed: int = 0) -> Report:
+    """Judge the benign prompts and all uses of the triggers."""
+    held = held_back(data)
+    uses = list(used(triggers, [row.text for row in held], random.Random(seed)))
+    benign = [Labelled("", row.text, False) for row in held]
+    judged = judge_all(detectors, [*benign, *(case for _, case in uses)])
+    number = np.array([number for number, _ in uses])
+    family = np.array([case.family for _, case in uses], np.object_)
+    router = np.array([triggers[i].router for i in number], np.object_)
+    direction = np.array([triggers[i].direction for i in number], np.object_)
+    kind_of = {trigger.family: trigger.kind for trigger in triggers} | {MIDDLE: "tokens"}
+    apart = (family == MIDDLE) | (family == "fluent phrases")  # which would blur what routers do to gadgets
+    router[apart], direction[apart] = "", ""
+    scores = {NOVELTY: judged.columns["novelty"].strength, ALL: judged.combined()}
+    report = Report({}, {}, {}, {}, {}, judged.seconds / len(judged.attack) * 1e6)
+    for name, score in scores.items():
+        levels, attacked = _levels(score, ~judged.attack), score[len(held) :]
+        report.families[name] = _recalls(attacked, levels, family, number, kind_of)
+        report.routers[name] = _recalls(attacked, levels, router, number, {})
+        report.directions[name] = _recalls(attacked, levels, direction, number, {})
+    report.flagged, report.benign = _flagged(judged, held, family, number)
+    return report
 
 
 def left_out(
-    corpora: Sequence[Path], own: Sequence[Document], carriers: Sequence[str], n: int, seed: int
-) -> dict[str, Any]:
-    """Recall on each family by a model that was trained without it."""
-    parts = fit.split([*documents(corpora, seed), *own])
-    base = fit.learn_language(parts.counted, seed)
-    attacks = fit.SplitAttacks(*(families([document.text for document in part]) for part in parts[1:]))
-    report = {}
-    for name in attacks.held:
-        known = fit.SplitAttacks(*({kind: make for kind, make in made.items() if kind != name} for made in attacks))
-        model = fit.fit_model(base, parts, known, SMALL, seed)
-        unknown = list(of_families({name: families(carriers)[name]}, carriers, n, random.Random(seed)))
-        benign = judged(model, [Attack("", [text]) for text in carriers])
-        report[name] = recalls(unknown, judged(model, unknown), benign, np.random.default_rng(seed))
-        click.echo(f"without {name}: {json.dumps(report[name])}", err=True)
-    return report
-
-
-@click.command()
-@click.option("--artefact", "path", type=click.Path(exists=True, path_type=Path), default=artefact.PATH)
-@click.option("--triggers", default=400, show_default=True, help="Of each family and end.")
-@click.option("--grown", "n_grown", default=30, show_default=True, help="Gadgets of each router and sampling.")
-@click.option("--leave-out", is_flag=True, help="Train without each family in turn instead.")
-@click.option("--corpus", "corpora", type=click.Path(exists=True, file_okay=False, path_type=Path), multiple=True)
-@click.option("--seed", default=5, show_default=True)
-@click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), help="Write the report here.")
-def main(
-    path: Path, triggers: int, n_grown: int, leave_out: bool, corpora: tuple[Path, ...], seed: int, out: Path | None
-) -> None:
-    """Evaluate the artefact, or the recipe without each family of attacks."""
-    data = data_dir()
-    if data is None:
-        raise click.ClickException("needs POINTSMAN_DATA")
-    own, held = own_prompts(data)
+    data: Path, corpora: Sequence[Path], triggers: Sequence[Trigger], kinds: Sequence[str], seed: int = 0
+) -> dict[str, dict[str, Recall]]:  # fmt: skip
+    """Recall on each kind by a smaller model (the shipped one's language) that was trained without it."""
+    held = held_back(data)
     carriers = [row.text for row in held]
-    if leave_out:
-        report = left_out(corpora, own, carriers, triggers, seed)
-    else:
-        rng = random.Random(seed)
-        attacks = list(of_families(families(carriers), carriers, triggers, rng))
-        attacks += of_triggers("published GCG", published(data), carriers, rng)
-        for name, gadgets in grown(n_grown, Material(carriers), rng):
-            attacks += of_triggers(name, gadgets, carriers, rng)
-        model, _, _ = artefact.load(path)
-        benign = judged(model, [Attack("", [text]) for text in carriers])
-        report = {"families": recalls(attacks, judged(model, attacks), benign, np.random.default_rng(seed))}
-        report["benign"], report["us_per_prompt"] = flags(path, held)
-    text = json.dumps(report, indent=1)
-    if out:
-        out.write_text(text + "\n", encoding="utf-8")
-    click.echo(text)
-
-
-if __name__ == "__main__":
-    main()
+    own = [Document("own", f"own/{row.source}", row.text) for row in prompts(data) if row.source not in HELD_BACK]
+    parts = fit.split(without([*documents(corpora, seed), *own], carriers))
+    base = artefact.load()[0].parts.base
+    made = fit.SplitAttacks(*(families([document.text for document in part]) for part in parts[1:]))
+    found = {}
+    for kind in kinds:
+        known_kinds = fit.SplitAttacks(
+            *({name: make for name, make in part.items() if name not in KINDS[kind]} for part in made)
+        )
+        model = fit.fit_model(base, parts, known_kinds, SMALL, seed)
+        unknown = [trigger for trigger in triggers if trigger.kind == kind]
+        uses = list(used(unknown, carriers, random.Random(seed)))
+        ordinary = model.log_odds(*ends(carriers)).astype(np.float64)
+        score = model.log_odds(*ends([case.text for _, case in uses])).astype(np.float64)
+        levels = _levels(ordinary, np.ones(len(ordinary), np.bool_))
+        number, family = np.array([n for n, _ in uses]), np.array([case.family for _, case in uses], np.object_)
+        found[kind] = _recalls(score, levels, family, number, {t.family: t.kind for t in unknown})
+    return found
