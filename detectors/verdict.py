@@ -53,6 +53,7 @@ def verdict_of(author: str, panel: PromptPanel, request: Request, facts: PromptF
         unable=facts.unable,
         prompt_chars=request.prompt_chars,
         prompt_hash=request.prompt_hash,
+        likeness=facts.likeness,
         catalogue_version=facts.catalogue_version,
         thresholds_version=panel.thresholds.version,
     )

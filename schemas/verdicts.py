@@ -67,6 +67,7 @@ class Verdict(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     fallback_from: str = ""
     prompt_chars: int = 0
     prompt_hash: str = ""
+    likeness: int = 0  # 64 signs of the prompt's embedding: near-duplicates differ in few of them; 0: none
     catalogue_version: int = 0
     thresholds_version: int = 0
     partition: int = 0

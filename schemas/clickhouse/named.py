@@ -5,6 +5,7 @@ parameter, and `-- bound: ...`, what it reads at most.
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -97,7 +98,13 @@ def _count(text: str) -> int:
     return int(text)
 
 
-_READERS: dict[str, Callable[[str], Any]] = {"String": str, "UInt32": _count}
+def _number(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError("a finite number is needed")
+    return number
+
+
+_READERS: dict[str, Callable[[str], Any]] = {"String": str, "UInt32": _count, "Float64": _number}
 
 
 def moment(text: str, now: datetime) -> datetime:

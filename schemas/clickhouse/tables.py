@@ -195,7 +195,7 @@ VERDICTS = Table("verdicts", [
     *_maybe(NUMBER, "difficulty_score", "cost_estimate_usd"),
     *_plain(BOOL, "cache_hit"),
     *_plain(NAME, "fallback_from"),
-    *_plain(COUNT, "prompt_chars"),
+    *_plain(COUNT, "prompt_chars", "likeness"),
     *_plain(STRING, "prompt_hash"),
     *_plain(SMALL, "catalogue_version", "thresholds_version"),
     Column("request_partition", SMALL, "partition"),

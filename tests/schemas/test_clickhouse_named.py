@@ -17,7 +17,7 @@ _PLACEHOLDER = re.compile(r"\{(\w+):([^}]+)\}")
 def test_a_header_declares_what_the_query_takes(query: NamedQuery) -> None:
     assert {(p.name, p.type) for p in query.parameters} == set(_PLACEHOLDER.findall(query.sql))
     assert query.bound.endswith(".")
-    reads = re.findall(r"\b(?:FROM|JOIN)\s+(\w+)( FINAL)?", query.sql)
+    reads = re.findall(r"\b(?:FROM|JOIN)\s+(\w+)(?: AS taken)?( FINAL)?", query.sql)
     assert all(final for table, final in reads if table != "hits"), "reads must be exact"
 
 

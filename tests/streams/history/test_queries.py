@@ -15,6 +15,7 @@ from streams.embedded.clickhouse import ClickHouseServer
 from streams.history import History
 from streams.migrations import migrate
 from streams.store import Answer, Store
+from tests.streams.history import test_queries_of_fleets
 from tests.streams.history.planted import START, START_MS, campaign, flagged, log, request
 
 NOW = datetime.now(UTC)
@@ -151,7 +152,8 @@ async def test_blast_radius(planted: Store) -> None:
 
 
 def test_every_query_has_a_test() -> None:
-    assert {f"test_{name}" for name in named.load()} <= set(globals())
+    tests = {*globals(), *vars(test_queries_of_fleets)}
+    assert {f"test_{name}" for name in named.load()} <= tests
 
 
 async def test_one_principal_or_window_does_not_read_the_whole_table(store: Store) -> None:
