@@ -118,7 +118,8 @@ class Routing:
 
         An unsafe category gets the cheaper of a guardrail and of a stronger route that is *shown* to be safe in it;
         where prices are not known, the guardrail. Lost quality gets the cheapest stronger route shown to be good
-        enough, or the next one up. A route that is not in the ladder, and the strongest one, can only get a guardrail.
+        enough, or the next one up. A route that is not in the ladder, and the strongest one, can only get a
+        guardrail.
         """
         found = (self._proposal(name, cell, economy) for name, cell in sorted(self._cells.items()))
         return [proposal for proposal in found if proposal is not None]

@@ -286,6 +286,7 @@ ALERTS = Table("alerts", [
 
 # Neither the value nor the headers of the original: they may hold a prompt. The topic keeps them for redrive.
 
+
 def _letter_time(letter: Any, at: At) -> int:
     """When the broker took the record, or its letter: of what no client can decode the former is not known.
 

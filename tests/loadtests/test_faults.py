@@ -42,7 +42,8 @@ def test_a_row_is_good_only_if_nothing_is_wrong_and_attacks_are_found() -> None:
     good = Row(**{**figures, "recall": 1.0, "recovery_s": 1.0})  # type: ignore[arg-type]
     assert good.good
     for name, value in (
-        ("lost", 1), ("duplicated", 1), ("unexpected", 1), ("wrong_state", 1), ("recall", 0.5), ("recovery_s", None),
+        ("lost", 1), ("duplicated", 1), ("unexpected", 1), ("wrong_state", 1), ("recall", 0.5),
+        ("recovery_s", None),
     ):  # fmt: skip
         assert not Row(**{**figures, "recall": 1.0, "recovery_s": 1.0, name: value}).good, name  # type: ignore[arg-type]
 
