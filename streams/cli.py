@@ -7,6 +7,8 @@ import click
 # name -> module under streams/commands that holds a click command or group of that name
 COMMANDS = {
     "alerts": "alerts",
+    "audit": "audit",
+    "threshold": "threshold",
     "detections": "detections",
     "diff": "diff",
     "dlq": "dlq",

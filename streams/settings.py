@@ -139,9 +139,7 @@ class Feedback(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = 3_600.0
     audit_per_day: Annotated[int, Meta(ge=1, le=86_400, description="tickets of one principal a day, at most")] = 4
     ticket_days: Annotated[float, Meta(gt=0, le=90, description="for which a ticket may be answered")] = 14.0
-    canaries: Annotated[
-        str, Meta(description="JSONL of requests whose answer is known (`pointsman audit canaries`); empty: none")
-    ] = ""
+    canaries: Annotated[str, Meta(description="JSONL of requests whose answer is known; empty: none")] = ""
     canary_share: Annotated[
         float, Meta(ge=0, le=1, description="canary tickets a drawn one, where there are canaries")
     ] = 0.05
