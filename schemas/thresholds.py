@@ -8,7 +8,14 @@ from msgspec import Meta
 from schemas.events import Id, Name, Real, Share, Time
 
 IN_FORCE = ("active", "pinned", "rolled_back")  # modes of links whose value is in force from then on
+# What is decided for a category on a route; a router's own client reads it. 0 where nothing was decided.
+ROUTING = ("routing.guardrail", "routing.stronger_route")
 FROZEN = "frozen"  # the parameter of links that stop all automatic moves (1), or let them go on (0)
+
+
+def looser(parameter: str, one: float, other: float) -> bool:
+    """Whether `one` lets more pass than `other`: a higher threshold does, and less of what is asked of a route."""
+    return one < other if parameter in ROUTING else one > other
 
 
 class ThresholdScope(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True, gc=False):

@@ -10,8 +10,8 @@ from mode import Service
 
 from detectors.detections import load
 from detectors.suppressions import Suppressions
-from schemas.signatures import derived
 from streams import web
+from streams.chain import update_keys
 from streams.control import Control
 from streams.health import Health
 from streams.kafka import connection
@@ -27,16 +27,17 @@ ROLES: tuple[Role, ...] = get_args(Role)
 
 
 class Probes(Service):
-    """The web server of probes and metrics."""
+    """The web server of probes, metrics and thresholds."""
 
-    def __init__(self, settings: Web, health: Health) -> None:
+    def __init__(self, settings: Web, health: Health, links: web.Links) -> None:
         super().__init__()
+        self._links = links
         self._settings = settings
         self._health = health
 
     async def on_start(self) -> None:
         """Listen."""
-        self._runner = await web.start(self._health, self._settings.host, self._settings.port)
+        self._runner = await web.start(self._health, self._settings.host, self._settings.port, self._links)
 
     async def on_stop(self) -> None:
         """Stop listening."""
@@ -69,10 +70,8 @@ def build(settings: Settings, roles: Collection[Role]) -> faust.App:
     panel = detect.panel_of(settings.detect)
     folder = settings.fleet.detections
     detections = load(Path(folder) if folder else None)
-    services: list[Service] = [
-        Probes(settings.web, health),
-        Control(app, brokers, health, panel, suffix, _update_keys(settings)),
-    ]
+    control = Control(app, brokers, health, panel, suffix, update_keys(settings.feedback))
+    services: list[Service] = [Probes(settings.web, health, control.links), control]
     if "detect" in roles:
         services.append(Lane(app, detect.spec(settings, panel, detections), brokers, health, suffix))
     if "fleet" in roles:
@@ -89,11 +88,6 @@ def build(settings: Settings, roles: Collection[Role]) -> faust.App:
     for service in services:
         app.service(service)
     return app
-
-
-def _update_keys(settings: Settings) -> dict[str, bytes] | None:
-    feedback = settings.feedback
-    return {feedback.key_id: derived(feedback.key, "updates")} if feedback.key else None
 
 
 def _credentials(brokers: Mapping[str, Any]) -> Any:

@@ -17,7 +17,7 @@ from detectors.panel import PromptPanel
 from detectors.thresholds import DEFAULTS
 from schemas.codec import InvalidRecord, Record, decode
 from schemas.signatures import link_problem
-from schemas.thresholds import FROZEN, IN_FORCE, ThresholdUpdate
+from schemas.thresholds import FROZEN, IN_FORCE, ROUTING, ThresholdScope, ThresholdUpdate
 from schemas.topics import THRESHOLDS, TRIGGERS, named
 from schemas.triggers import Trigger
 from streams import metrics
@@ -37,7 +37,7 @@ class InForce:
         self._panel = panel
         self._records = read_records(SHIPPED)
         self._values: dict[str, float] = {}
-        self._versions: dict[str, int] = {}
+        self.links: dict[tuple[str, ThresholdScope], ThresholdUpdate] = {}
         self._update_keys = update_keys
         self._version = 0
 
@@ -61,18 +61,16 @@ class InForce:
         if self._update_keys is not None and (problem := link_problem(update, self._update_keys)):
             log.error("threshold update left out: %s", problem)
             return
-        if update.version <= self._versions.get(update.parameter, 0):
-            return  # a copy of an old one must not bring its value back
-        scope = update.scope
-        if update.mode not in IN_FORCE or scope.tenant_id or scope.route or scope.category:
-            return  # proposals, and scopes that a router's own client reads
-        if update.parameter == FROZEN:
-            return
+        name, scope = (update.parameter, update.scope), update.scope
+        if update.mode not in IN_FORCE or (name in self.links and update.version <= self.links[name].version):
+            return  # a proposal, or a copy of an old link, which must not bring its value back
+        self.links[name] = update
+        if update.parameter in (FROZEN, *ROUTING) or scope.tenant_id or scope.route or scope.category:
+            return  # what workers do not judge by
         if update.parameter not in DEFAULTS:
             log.error("threshold update %s names no parameter of ours: left out", update.update_id)
             return
         self._values[update.parameter] = update.new_value
-        self._versions[update.parameter] = update.version
         self._version = max(self._version, update.version)
 
     def swap(self) -> None:
@@ -102,6 +100,10 @@ class Control(Service):
         for topic, follow in ((TRIGGERS, self._follow_triggers), (THRESHOLDS, self._follow_thresholds)):
             source = app.topic(named(topic, suffix), value_serializer="raw", key_serializer="raw")
             app.agent(source, name=f"control.{topic.name}")(follow)
+
+    def links(self) -> list[ThresholdUpdate]:
+        """The link in force of each threshold that was ever moved, by version."""
+        return sorted(self._in_force.links.values(), key=lambda link: link.version)
 
     async def on_start(self) -> None:
         """Read both topics to their end: the first verdict is by what is in force."""

@@ -11,12 +11,12 @@ from typing import Literal
 
 import msgspec
 
-from detectors.feedback.rules import ROUTING, Rules
+from detectors.feedback.rules import Rules
 from detectors.ratchet import Move, Ratchet
 from detectors.thresholds import DEFAULTS
 from schemas.codec import stable_id
 from schemas.signatures import derived, linked
-from schemas.thresholds import FROZEN, IN_FORCE, ThresholdDecision, ThresholdScope, ThresholdUpdate
+from schemas.thresholds import FROZEN, IN_FORCE, ROUTING, ThresholdDecision, ThresholdScope, ThresholdUpdate, looser
 
 MOST_ENTRIES = 4_096
 MOST_PAST = 256  # values of a threshold that a rollback can reach
@@ -195,7 +195,7 @@ class Book:
         if decision.actor in proposal.approvers:
             raise Refused(f"{decision.actor} has approved it already")
         approvers = [*proposal.approvers, decision.actor]
-        beyond = proposal.value > self._rules.ceiling(entry.parameter)
+        beyond = self._rules.beyond(entry.parameter, proposal.value)
         if beyond and not self._rules.approvers:
             raise Refused("it lies beyond its ceiling, which takes two approvers with keys (feedback.approvers)")
         if proposal.until_ms is not None and proposal.until_ms <= now_ms:
@@ -283,7 +283,7 @@ class Book:
             value = before[-1]
             if value == entry.value:
                 continue
-            if value > self._rules.ceiling(entry.parameter):
+            if self._rules.beyond(entry.parameter, value):
                 raise Refused(f"{entry.parameter} was beyond its ceiling then: propose it")
             changes.append((entry, value))
         if not changes:
@@ -337,7 +337,7 @@ class Book:
             parameter=entry.parameter,
             old_value=entry.value,
             new_value=value,
-            direction="tighten" if value <= entry.value else "loosen",
+            direction="loosen" if looser(entry.parameter, value, entry.value) else "tighten",
             version=head.version + 1,
             mode=mode,
             cause=cause,

@@ -9,6 +9,7 @@ import msgspec
 from detectors.ratchet import RatchetConfig
 from detectors.thresholds import DEFAULTS
 from detectors.tickets import MOST_WEIGHT, Canary
+from schemas.thresholds import looser
 
 Mode = Literal["observe", "propose", "shadow", "active"]
 
@@ -24,9 +25,6 @@ RATCHETS: Mapping[str, RatchetConfig] = MappingProxyType(
     }
 )
 
-# What is decided for a category on a route; a router's own client reads it. 0 where nothing was decided.
-ROUTING = ("routing.guardrail", "routing.stronger_route")
-
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of the feedback lane, as its processor needs them."""
@@ -39,9 +37,14 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     ratchets: Mapping[str, RatchetConfig] = RATCHETS
     ladder: tuple[str, ...] = ()  # models, weakest first, for proposals of routes
 
-    def ceiling(self, parameter: str) -> float:
-        """The value that only two approvers may pass; infinite for what is decided about routes."""
+    def beyond(self, parameter: str, value: float) -> bool:
+        """Whether a value lies beyond its ceiling."""
+        ceiling = self.ceiling(parameter)
+        return ceiling is not None and looser(parameter, value, ceiling)
+
+    def ceiling(self, parameter: str) -> float | None:
+        """The value that only two approvers may pass; None for what is decided about routes."""
         ratchet = self.ratchets.get(parameter)
         if ratchet is not None:
             return ratchet.grid[ratchet.ceiling]
-        return DEFAULTS.get(parameter, float("inf"))
+        return DEFAULTS.get(parameter)

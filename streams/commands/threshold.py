@@ -192,6 +192,19 @@ def verify(from_topic: bool, path: Path | None, as_json: bool) -> None:
         raise SystemExit(1)
 
 
+@command.command()
+@config_option
+@json_option
+def key(path: Path | None, as_json: bool) -> None:
+    """Show the key that routers verify with: of all that feedback.key signs, it opens links of the chain only."""
+    settings = load_settings(path).feedback
+    keys = chain.update_keys(settings)
+    if keys is None:
+        raise click.ClickException("feedback.key is not set")
+    shown = keys[settings.key_id].hex()
+    click.echo(msgspec.json.encode({"key_id": settings.key_id, "key": shown}).decode() if as_json else shown)
+
+
 # --- to decide
 
 
