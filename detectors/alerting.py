@@ -37,6 +37,7 @@ from schemas.verdicts import Finding
 MARKER_KEY = b"marker"
 MOST_EVIDENCE = 50  # request and finding ids kept per alert: the first ones
 MOST_VALUES = 50  # of each summary attribute
+MOST_PRICED = 64  # requests whose cost is known to be counted: outcomes come soon after verdicts
 MOST_MEMBERS = 200  # of a campaign, remembered so as not to tell each of them at every finding
 
 _EPISODE = b"alert/"
@@ -55,6 +56,7 @@ class Episode(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     last_ms: int = 0  # stream time of the last finding
     last_offset: int = 0  # of the last finding: the order of expiry
     seen: Seen = []  # what the correlation remembers, while pending
+    priced: list[int] = []  # digests of the last requests whose cost is in it
     members: dict[str, int] = {}  # of a campaign, by principal: when its alerts were told; the last ones
     told_ms: int = 0
     told_count: int = 0
@@ -445,7 +447,7 @@ def _add(episode: Episode, finding: Finding, detection: Detection) -> bool:
         alert.score, alert.threshold = finding.score, finding.threshold
         alert.threshold_version = finding.threshold_version
     if finding.extra_cost_usd is not None:
-        alert.est_cost_usd = (alert.est_cost_usd or 0.0) + finding.extra_cost_usd
+        _add_cost(episode, finding.request_id, finding.extra_cost_usd)
     if finding.event_time is not None:
         event_time = finding.event_time.astimezone(UTC)
         alert.first_event_time = min(alert.first_event_time or event_time, event_time)
@@ -458,6 +460,14 @@ def _add(episode: Episode, finding: Finding, detection: Detection) -> bool:
     alert.campaign = detection.campaign is not None and alert.principals >= detection.campaign.members
     alert.severity = max(alert.severity, finding.severity, detection.severity_of(alert), key=SEVERITIES.index)
     return (alert.campaign, SEVERITIES.index(alert.severity)) != before
+
+
+def _add_cost(episode: Episode, request_id: str, extra_usd: float) -> None:
+    """Count a request's extra cost once: what was found at its verdict may be found again at its outcome."""
+    counted = distinct.digest(request_id)
+    if counted not in episode.priced:
+        episode.priced = [*episode.priced, counted][-MOST_PRICED:]
+        episode.alert.est_cost_usd = (episode.alert.est_cost_usd or 0.0) + extra_usd
 
 
 def _of(member: str, finding: Finding) -> Finding:

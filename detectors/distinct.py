@@ -10,9 +10,14 @@ from hashlib import blake2b
 K = 256
 
 
+def digest(name: str) -> int:
+    """64 bits of a name."""
+    return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big")
+
+
 def add(sketch: list[int], name: str) -> None:
     """Count a name in."""
-    value = int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big")
+    value = digest(name)
     at = bisect_left(sketch, value)
     if at < K and sketch[at : at + 1] != [value]:
         sketch.insert(at, value)

@@ -15,6 +15,7 @@ from detectors.kinds import KINDS
 from detectors.panel import PromptPanel
 from detectors.processor import Output, Record
 from detectors.tickets import Tickets
+from detectors.usual_cost import UsualCost
 from detectors.verdict import ask, verdict_of
 from schemas.checkpoints import Marker, check_format
 from schemas.codec import InvalidRecord, dead_letter_headers, decode_event, encode, stable_id
@@ -54,6 +55,7 @@ class Judge:
         self._partition = partition
         self._detections = detections or shipped()
         self._tickets = tickets
+        self._usual_cost = UsualCost()
         self._joins = Joins()
         self._budget = Budget(limits.transformer_per_second)
         self._out: list[Output] = []
@@ -187,6 +189,8 @@ class Judge:
         outcomes = entry.outcomes
         self._judge_case(entry, facts, None, request.event_id)
         entry.flagged = self._emit_verdict(entry, request, facts)
+        if not entry.flagged:
+            self._usual_cost.learn(entry.route)
         if entry.route is not None:
             self.counters["joins.met"] += 1
         self._joins.settle(key, self.time_ms, self.offset - 1)
@@ -263,7 +267,7 @@ class Judge:
             trigger_id=reason.trigger_id,
             trigger_version=reason.trigger_version,
             catalogue_version=case.prompt.catalogue_version,
-            extra_cost_usd=_extra_cost(route),
+            extra_cost_usd=self._usual_cost.beyond(case),
             request_ids=[request.request_id],
             note=reason.note,
         )
@@ -272,8 +276,8 @@ class Judge:
 
     # --- state
 
-    def _keepers(self) -> list[StreamDetector | Tickets]:
-        return [*self._detectors, *([self._tickets] if self._tickets is not None else [])]
+    def _keepers(self) -> list[StreamDetector | UsualCost | Tickets]:
+        return [*self._detectors, self._usual_cost, *([self._tickets] if self._tickets is not None else [])]
 
     def waiting(self) -> bool:
         """Whether some request or route still waits for its partner."""
@@ -328,9 +332,3 @@ class Judge:
 
 def _when(time_ms: int) -> datetime:
     return datetime.fromtimestamp(time_ms / 1000, UTC)
-
-
-def _extra_cost(route: Route | None) -> float | None:
-    if route is None or route.cost_estimate_usd is None or route.baseline_cost_usd is None:
-        return None
-    return max(0.0, route.cost_estimate_usd - route.baseline_cost_usd)

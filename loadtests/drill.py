@@ -112,7 +112,7 @@ class _Overheard:
         for output in outputs:
             if output.topic == ALERTS.name:
                 alert = msgspec.json.decode(output.value, type=Alert)
-                if not alert.suppressed_by:
+                if not (alert.suppressed_by or alert.inhibited_by):
                     self.told.setdefault(alert.alert_id, alert)
                     self.last[alert.alert_id] = alert
         return outputs
@@ -166,8 +166,8 @@ def count(alarms: Sequence[Alarm]) -> dict[str, int]:
 
 def benign(day: Day, played: Played) -> Benign:
     """Sum up a day without attacks."""
-    by_name = count(played.alarms)
-    return Benign(day.requests, sum(by_name.get(name, 0) for name in CAMPAIGNS), len(played.alarms), by_name)
+    campaigns = [a for a in played.alarms if a.last.campaign or a.first.alertname in CAMPAIGNS]
+    return Benign(day.requests, len(campaigns), len(played.alarms), count(played.alarms))
 
 
 def find(attack: Attack, alarms: Sequence[Alarm], sent_at: Mapping[str, float]) -> Found:
