@@ -22,6 +22,7 @@ from streams.topics import create_topics
 from tests.streams.notifiers.receiver import Receiver, receiving
 
 PARTITIONS = 3
+READY_S = 180.0  # a killed member of a channel's group is missed after its session only
 EACH_ROUND = 4  # alerts; each needs two findings, and is over three seconds after the second
 LONGEST_WAIT_S = 3.0  # before a kill: past the notification and a checkpoint, into earlier resolves
 
@@ -95,14 +96,14 @@ async def kills(kafka: KafkaCluster, run_id: str, folder: Path, rounds: int, see
         }, ("fleet", "notify"))  # fmt: skip
         expected: set[str] = set()
         try:
-            await asyncio.to_thread(lambda: worker.start().await_ready())
+            await asyncio.to_thread(lambda: worker.start().await_ready(READY_S))
             for number in range(rounds):
                 triggers = [f"round-{number}-{i}" for i in range(EACH_ROUND)]
                 expected |= set(triggers)
                 await publish(kafka.connection, named(FINDINGS, run_id), detections, triggers)
                 await asyncio.sleep(rng.uniform(0.0, LONGEST_WAIT_S))
                 worker.kill()
-                await asyncio.to_thread(lambda: worker.start().await_ready())
+                await asyncio.to_thread(lambda: worker.start().await_ready(READY_S))
             async with receiver.changed, asyncio.timeout(120):
                 await receiver.changed.wait_for(lambda: _all_over(receiver, expected))
         finally:
