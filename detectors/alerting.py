@@ -27,6 +27,7 @@ from detectors.detections.model import SEVERITIES, Campaign
 from detectors.kinds import fingerprint
 from detectors.processor import Output, Record
 from detectors.recent import RecentIds
+from detectors.streamtime import StreamTime
 from detectors.suppressions import Suppressions
 from schemas.alerts import Alert
 from schemas.checkpoints import Marker, check_format
@@ -95,6 +96,7 @@ class Alerting:
         """Seconds are of stream time. `remembered` finding ids: more than a crashed detect lane publishes again."""
         self.offset = 0
         self.time_ms = 0
+        self._time = StreamTime()
         self.counters: Counter[str] = Counter()
         self._detections = detections
         self._suppressions = suppressions or Suppressions()
@@ -122,7 +124,7 @@ class Alerting:
             if record.offset < self.offset:
                 continue
             self.offset = record.offset + 1
-            self.time_ms = max(self.time_ms, record.timestamp)
+            [self.time_ms] = self._time.advance([record.timestamp])
             self._look()
             if not record.value and ("ce_type", TICK_TYPE) in record.headers:
                 continue
@@ -404,6 +406,7 @@ class Alerting:
             marker = _decode_marker(value)
             check_format(marker)
             self.offset, self.time_ms = marker.offset, marker.time_ms
+            self._time = StreamTime(marker.time_ms, marker.stamp_ms)
             self.counters = Counter(marker.counters)
 
     def _load_episode(self, identity: str, value: bytes | None) -> None:
@@ -427,7 +430,9 @@ class Alerting:
 
     def _marker(self) -> bytes:
         counters = dict(sorted(self.counters.items()))
-        return _encode_state(Marker(offset=self.offset, time_ms=self.time_ms, counters=counters))
+        return _encode_state(
+            Marker(offset=self.offset, time_ms=self.time_ms, stamp_ms=self._time.stamp_ms, counters=counters)
+        )
 
 
 def _add(episode: Episode, finding: Finding, detection: Detection) -> bool:

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from itertools import accumulate
 
 import msgspec
 
@@ -14,6 +13,7 @@ from detectors.joins import Entry, Joins, Key
 from detectors.kinds import KINDS
 from detectors.panel import PromptPanel
 from detectors.processor import Output, Record
+from detectors.streamtime import StreamTime
 from detectors.tickets import Tickets
 from detectors.usual_cost import UsualCost
 from detectors.verdict import ask, verdict_of
@@ -48,6 +48,7 @@ class Judge:
         """`detections`: where findings are addressed to; None: those that ship. `tickets`: None: no audit."""
         self.offset = 0
         self.time_ms = 0
+        self._time = StreamTime()
         self.counters: Counter[str] = Counter()
         self._panel = panel
         self._detectors = detectors
@@ -69,10 +70,11 @@ class Judge:
         events = [self._decode(record) for record in records]
         # The text of the whole batch goes through native code at once; all that has state goes one by one.
         requests = [event for event in events if isinstance(event, Request)]
-        facts = iter(self._panel.facts(requests, self._grant(records, events)))
-        for record, event in zip(records, events, strict=True):
+        times = self._time.advance(record.timestamp for record in records)
+        facts = iter(self._panel.facts(requests, self._grant(times, events)))
+        for record, event, time_ms in zip(records, events, times, strict=True):
             self.offset = record.offset + 1
-            self.time_ms = max(self.time_ms, record.timestamp)
+            self.time_ms = time_ms
             self._expire()
             if isinstance(event, Request):
                 self._on_request(event, next(facts), record.offset)
@@ -85,9 +87,8 @@ class Judge:
         out, self._out = self._out, []
         return out
 
-    def _grant(self, records: Sequence[Record], events: Sequence[AnyEvent | InvalidRecord | None]) -> Grant:
+    def _grant(self, times: Sequence[int], events: Sequence[AnyEvent | InvalidRecord | None]) -> Grant:
         """The second stage's budget at the stream time of each request."""
-        times = list(accumulate((record.timestamp for record in records), max, initial=self.time_ms))[1:]
         asked = [time for time, event in zip(times, events, strict=True) if isinstance(event, Request)]
 
         def grant(i: int) -> bool:
@@ -301,7 +302,9 @@ class Judge:
 
     def _marker(self) -> bytes:
         return msgspec.msgpack.encode(
-            Marker(offset=self.offset, time_ms=self.time_ms, counters=dict(self.counters))
+            Marker(
+                offset=self.offset, time_ms=self.time_ms, stamp_ms=self._time.stamp_ms, counters=dict(self.counters)
+            )
         )
 
     def load(self, key: bytes, value: bytes | None) -> None:
@@ -310,6 +313,7 @@ class Judge:
             marker = msgspec.msgpack.decode(value, type=Marker)
             check_format(marker)
             self.offset, self.time_ms, self.counters = marker.offset, marker.time_ms, Counter(marker.counters)
+            self._time = StreamTime(marker.time_ms, marker.stamp_ms)
         elif key == BUDGET_KEY and value is not None:
             self._budget.load(value)
         elif not self._joins.load(key, value):

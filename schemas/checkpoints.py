@@ -10,6 +10,7 @@ class Marker(msgspec.Struct, kw_only=True, gc=False):
 
     offset: int  # next input offset to read
     time_ms: int  # stream time reached
+    stamp_ms: int = 0  # the last record's own time; 0: not known
     format: int = FORMAT  # of the state's values; a reader refuses a newer one
     counters: dict[str, int] = {}
 

@@ -127,6 +127,14 @@ def test_without_a_route_the_verdict_comes_after_the_grace() -> None:
     assert judge.counters["joins.route_missing"] == 1
 
 
+def test_a_clock_that_was_an_hour_ahead_does_not_hold_a_verdict_for_an_hour() -> None:
+    """The brokers' clock is set right after a step: ticks with lower times than the stream's still move it on."""
+    judge = make()
+    assert judge.apply([record(request(), 0, NOON_MS + 3_600_000), tick(1, NOON_MS)]) == []
+    [verdict] = verdicts(judge.apply([tick(2, NOON_MS + 1_000), tick(3, NOON_MS + 3_000)]))
+    assert verdict.route_missing
+
+
 def test_joins_expire_before_each_event_not_per_batch() -> None:
     late = [record(request(), 0, NOON_MS), record(route(), 1, NOON_MS + 5_000)]
     (verdict,) = verdicts(make(join_grace_ms=1_000).apply(late))
@@ -272,7 +280,7 @@ def _event(kind: str, number: int) -> AnyEvent | bytes:
 
 @st.composite
 def logs(draw: st.DrawFn) -> list[FileRecord]:
-    items = draw(st.lists(st.tuples(EVENTS_OF_ONE, st.integers(0, 4), st.integers(0, 1_500)), max_size=30))
+    items = draw(st.lists(st.tuples(EVENTS_OF_ONE, st.integers(0, 4), st.integers(-2_000, 1_500)), max_size=30))
     time, log = NOON_MS, []
     for offset, (kind, number, step) in enumerate(items):
         time += step
