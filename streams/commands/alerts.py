@@ -1,8 +1,6 @@
 """`pointsman alerts`: what fires, what one alert says and what to do about it, and what nobody is to be told of."""
 
-import shlex
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 
 import click
@@ -10,7 +8,6 @@ import msgspec
 from rich.console import Console
 
 from detectors.detections import load
-from detectors.detections.model import PLACEHOLDERS
 from schemas.alerts import Alert
 from schemas.codec import InvalidRecord, decode
 from schemas.topics import ALERTS, named
@@ -20,6 +17,7 @@ from streams.commands.suppressions import list_suppressions, suppress, unsuppres
 from streams.kafka import connection, read_to_end
 from streams.notifiers.console import line
 from streams.notifiers.text import inert, timestamp
+from streams.runbooks import runbook
 from streams.settings import Kafka
 
 
@@ -73,6 +71,8 @@ def show(identity: str, path: Path | None, as_json: bool) -> None:
     if as_json:
         _print_json(states)
         return
+    folder = load_settings(path).fleet.detections
+    detections = load(Path(folder) if folder else None)
     console = Console(soft_wrap=True, highlight=False)
     for state in states:
         console.print(line(state))
@@ -80,7 +80,7 @@ def show(identity: str, path: Path | None, as_json: bool) -> None:
         click.echo("")
         for name, value in _facts(last).items():
             click.echo(f"{name:<18} {value}")
-        for text in _runbook(last, path):
+        for text in runbook(msgspec.structs.asdict(last), detections):
             click.echo(text)
 
 
@@ -118,17 +118,6 @@ def _growth(states: list[Alert]) -> Iterator[str]:
             f"{timestamp(state.time)} {state.count} findings, {state.principals} principals,"
             f" {state.tenants} tenants{cost}{pushed}"
         )
-
-
-def _runbook(alert: Alert, path: Path | None) -> list[str]:
-    """The detection's steps with the alert's values in them, each safe to be pasted to a shell."""
-    folder = load_settings(path).fleet.detections
-    detection = load(Path(folder) if folder else None).get(alert.alertname)
-    if detection is None:
-        return []
-    values = {name: getattr(alert, name) for name in PLACEHOLDERS}
-    texts = {n: timestamp(value) if isinstance(value, datetime) else inert(value) for n, value in values.items()}
-    return ["", *detection.runbook.format(**{n: shlex.quote(text) for n, text in texts.items()}).splitlines()]
 
 
 async def _states(kafka: Kafka) -> list[Alert]:

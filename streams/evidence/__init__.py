@@ -1,0 +1,1 @@
+"""What an alert stands on: gathered from the history, explained, exported, verified."""

@@ -1,0 +1,135 @@
+"""Everything that the history has on one alert: words of ours, numbers, hashes and names; no text of a prompt."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from detectors.thresholds import DEFAULTS
+from schemas.thresholds import IN_FORCE
+from streams.store import Store
+
+Row = dict[str, Any]
+MOST_FINDINGS = 1_000
+_CLOCKS_OFF = timedelta(days=1)
+_SPAN = "event_time >= {earliest:DateTime64(3, 'UTC')} AND event_time < {latest:DateTime64(3, 'UTC')}"
+
+# By the name of the dossier's part. `{keys}` are the requests of the alert's findings.
+STATES = "SELECT * FROM alerts FINAL WHERE startsWith(alert_id, {alert:String}) ORDER BY alert_id, sequence"
+FINDINGS = """SELECT * FROM findings FINAL
+WHERE {labels} AND time >= {{begins:DateTime64(3, 'UTC')}} AND time <= {{ends:DateTime64(3, 'UTC')}}
+ORDER BY time, finding_id LIMIT {{most:UInt32}}"""
+THRESHOLDS = """SELECT * FROM thresholds FINAL
+WHERE time <= {ends:DateTime64(3, 'UTC')} ORDER BY version, update_id"""
+_OF_REQUESTS = """SELECT * FROM {table} FINAL
+WHERE {span} AND (tenant_id, principal_hash, request_id) IN {{keys:Array(Tuple(String, String, String))}}
+ORDER BY {order}"""
+OF_REQUESTS = {
+    "verdicts": _OF_REQUESTS.format(table="verdicts", span=_SPAN, order="event_time, verdict_id"),
+    "reasons": _OF_REQUESTS.format(table="reasons", span=_SPAN, order="event_time, verdict_id, number"),
+    "requests": _OF_REQUESTS.format(table="requests", span=_SPAN, order="event_time, event_id"),
+    "routes": _OF_REQUESTS.format(table="routes", span=_SPAN, order="event_time, event_id"),
+    "outcomes": _OF_REQUESTS.format(table="outcomes", span=_SPAN, order="event_time, event_id"),
+}
+
+
+class UnknownAlert(LookupError):
+    """No alert of the history has that id, or several ids begin with it."""
+
+
+class Dossier(msgspec.Struct, kw_only=True):
+    """Rows by their table's columns. `queries`: the text of each that was run, with its parameters."""
+
+    alert: Row  # its last state
+    states: list[Row]
+    findings: list[Row]
+    verdicts: list[Row]
+    reasons: list[Row]
+    requests: list[Row]
+    routes: list[Row]
+    outcomes: list[Row]
+    threshold_updates: list[Row]  # up to the alert's last finding
+    thresholds: dict[str, float]  # in force at its last finding
+    versions: dict[str, Any]
+    queries: dict[str, dict[str, Any]]
+
+
+class _Asker:
+    """Runs queries and keeps their texts."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.queries: dict[str, dict[str, Any]] = {}
+
+    async def rows(self, name: str, sql: str, parameters: Mapping[str, Any]) -> list[Row]:
+        self.queries[name] = {"sql": sql, "parameters": dict(parameters)}
+        return (await self._store.query(sql, parameters)).records()
+
+
+async def gather(store: Store, alert_id: str) -> Dossier:
+    """Gather what there is on the alert whose id begins with `alert_id`.
+
+    Raises:
+        UnknownAlert: there is none, or more than one.
+    """
+    asker = _Asker(store)
+    states = await asker.rows("states", STATES, {"alert": alert_id})
+    ids = {state["alert_id"] for state in states}
+    if len(ids) != 1:
+        raise UnknownAlert(f"{'more than one' if ids else 'no'} alert {alert_id!r} in the history")
+    alert = states[-1]
+    span = {"begins": alert["starts_at"], "ends": alert["last_seen"]}
+    labels, values = _labels(alert["labels"])
+    findings = await asker.rows(
+        "findings", FINDINGS.format(labels=labels), {**values, **span, "most": MOST_FINDINGS}
+    )
+    keys = sorted({(row["tenant_id"], row["principal_hash"], row["request_id"]) for row in findings})
+    around = {"earliest": span["begins"] - _CLOCKS_OFF, "latest": span["ends"] + _CLOCKS_OFF}
+    of_requests = {
+        name: await asker.rows(name, sql, {**around, "keys": keys}) if keys else []
+        for name, sql in OF_REQUESTS.items()
+    }
+    updates = await asker.rows("threshold_updates", THRESHOLDS, {"ends": span["ends"]})
+    return Dossier(
+        alert=alert, states=states, findings=findings, **of_requests, threshold_updates=updates,
+        thresholds=in_force(updates), versions=_versions(alert, findings, of_requests), queries=asker.queries,
+    )  # fmt: skip
+
+
+def in_force(updates: Sequence[Row]) -> dict[str, float]:
+    """The thresholds of the whole fleet after these updates, over those that ship."""
+    values = dict(DEFAULTS)
+    for update in updates:
+        scoped = update["tenant_id"] or update["route"] or update["category"]
+        if update["mode"] in IN_FORCE and not scoped and update["parameter"] in values:
+            values[update["parameter"]] = update["new_value"]
+    return values
+
+
+def _labels(labels: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """A condition that findings of this identity fulfil, with its parameters."""
+    parameters: dict[str, str] = {}
+    parts = [f"length(labels) = {len(labels)}"]
+    for number, (name, value) in enumerate(sorted(labels.items())):
+        parameters |= {f"name{number}": name, f"value{number}": value}
+        parts.append(f"labels[{{name{number}:String}}] = {{value{number}:String}}")
+    return " AND ".join(parts), parameters
+
+
+def _versions(alert: Row, findings: Sequence[Row], of_requests: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
+    def different(rows: Sequence[Row], *columns: str) -> list[str]:
+        return sorted({" ".join(str(row[column]) for column in columns) for row in rows})
+
+    verdicts = of_requests["verdicts"]
+    return {
+        "detectors": different([*findings, *of_requests["reasons"]], "detector", "detector_version"),
+        "catalogue": sorted({row["catalogue_version"] for row in (*findings, *verdicts)}),
+        "thresholds": sorted(
+            {row["threshold_version"] for row in findings} | {row["thresholds_version"] for row in verdicts}
+        ),
+        "routers": different(of_requests["routes"], "router_name", "router_version"),
+        "gateways": different(of_requests["requests"], "gateway_name", "gateway_version"),
+        "gathered_at": datetime.now(UTC),
+        "last_state": alert["sequence"],
+    }

@@ -1,0 +1,158 @@
+"""An alert explained, exported and verified, from a history that the lanes' own code has written."""
+
+import io
+import json
+import secrets
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from streams.cli import main
+from streams.embedded.clickhouse import ClickHouseServer
+from streams.evidence.bundle import BadEvidence, verify
+from tests.streams.a_day import DAY, Past, judged, lived
+
+
+@pytest.fixture(scope="module")
+def past(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Past]:
+    with ClickHouseServer(tmp_path_factory.mktemp("clickhouse")) as server:
+        made = Past(server)
+        made.store(lived(judged(DAY)))
+        yield made
+
+
+def alert_of(past: Past, name: str) -> str:
+    ((alert_id,),) = past.query(f"SELECT DISTINCT alert_id FROM alerts WHERE alertname = '{name}' LIMIT 1")
+    return str(alert_id)
+
+
+def command(past: Past, *arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments, env=past.environment)
+
+
+def test_a_known_trigger_is_explained(past: Past) -> None:
+    alert_id = alert_of(past, "known_trigger")
+    shown = command(past, "explain", alert_id[:12])
+    assert shown.exit_code == 0, shown.output
+    for part in (
+        "A catalogued trigger is in use against the router (known_trigger, critical,",
+        "1 finding of 1 principal and 1 tenant make it up; it fires at the first one.",
+        "The prompt holds the catalogued trigger",
+        "bits where",
+        "detector triggers 1, request gadget-",
+        "Of its requests went 1 to m0 (tier SIMPLE).",
+        "They cost 0.0010 USD",
+        "triggers.bits = 22",
+        "What to do",
+        "`pointsman query blast_radius --param trigger=",
+    ):
+        assert part in shown.output, part
+    assert "Peru" not in shown.output
+    found = past.run("explain", alert_id)
+    (kind,) = [sentence for sentence in found["why"] if "score" in sentence["numbers"]]
+    assert kind["numbers"]["score"] > kind["numbers"]["threshold"]
+    assert "triggers" in found["requests"][0]["flagged_by"]
+    assert found["runbook"][0].startswith("1. ")
+
+
+def test_a_spend_alert_is_explained_in_its_own_words(past: Past) -> None:
+    shown = command(past, "explain", alert_of(past, "denial_of_wallet"))
+    assert shown.exit_code == 0, shown.output
+    assert "go to dearer tiers than its own past explains: the evidence (tier) is" in shown.output
+    assert "spend.tier_odds = " in shown.output
+    assert "of principal_hash wallet, tenant_id t1" in shown.output
+
+
+def test_every_alert_can_be_explained(past: Past) -> None:
+    for (alert_id,) in past.query("SELECT DISTINCT alert_id FROM alerts"):
+        found = past.run("explain", alert_id)
+        assert len(found["why"]) >= 2
+        assert all(sentence["text"].endswith(".") for sentence in found["why"])
+
+
+def test_an_unknown_alert(past: Past) -> None:
+    shown = command(past, "explain", "nothing")
+    assert (shown.exit_code, shown.output) == (1, "Error: no alert 'nothing' in the history\n")
+
+
+def exported(past: Past, folder: Path, name: str = "known_trigger") -> tuple[Path, dict[str, Any]]:
+    path = folder / f"{secrets.token_hex(4)}.zip"
+    return path, past.run("export", alert_of(past, name), "--out", str(path))
+
+
+def test_an_export_holds_everything_and_verifies(past: Past, tmp_path: Path) -> None:
+    path, told = exported(past, tmp_path)
+    with zipfile.ZipFile(path) as archive:
+        names = set(archive.namelist())
+        parts = {name: archive.read(name) for name in names}
+    assert names >= {
+        "manifest.json", "alert.json", "states.json", "findings.json", "verdicts.json", "reasons.json",
+        "routes.json", "outcomes.json", "thresholds.json", "threshold_updates.json", "versions.json",
+        "explanation.txt", "queries/findings.sql", "queries/findings.parameters.json",
+    }  # fmt: skip
+    alert = json.loads(parts["alert.json"])
+    assert [finding["finding_id"] for finding in json.loads(parts["findings.json"])] == alert["finding_ids"]
+    assert [verdict["request_id"] for verdict in json.loads(parts["verdicts.json"])] == alert["request_ids"]
+    assert json.loads(parts["thresholds.json"])["triggers.bits"] == 22.0
+    assert not any(b"Peru" in part for part in parts.values())
+
+    verified = json.loads(command(past, "verify", str(path), "--seal", told["seal"], "--json").output)
+    assert verified == {**told, "file": str(path)}
+    wrong = command(past, "verify", str(path), "--seal", "0" * 64)
+    assert wrong.exit_code == 1
+    assert f"the seal is {told['seal']}, not" in wrong.output
+
+
+def rewritten(data: bytes, change: Callable[[dict[str, bytes]], None]) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    change(parts)
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, part in parts.items():
+            archive.writestr(name, part)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda parts: parts.update({"findings.json": b"[]\n"}), "findings.json: was changed"),
+        (lambda parts: parts.pop("verdicts.json"), "verdicts.json: is missing"),
+        (lambda parts: parts.update({"extra.json": b"{}"}), "extra.json: is not in the manifest"),
+        (lambda parts: parts.pop("manifest.json"), "not an evidence file"),
+        (lambda parts: parts.update({"manifest.json": b'{"format": 2}'}), "not an evidence file"),
+    ],
+)
+def test_a_changed_file_is_found_out(
+    past: Past, tmp_path: Path, change: Callable[[dict[str, bytes]], None], problem: str
+) -> None:
+    path, _ = exported(past, tmp_path)
+    path.write_bytes(rewritten(path.read_bytes(), change))
+    shown = command(past, "verify", str(path))
+    assert shown.exit_code == 1
+    assert problem in shown.output
+
+
+def test_a_manifest_made_anew_is_found_out_by_the_seal(past: Past, tmp_path: Path) -> None:
+    path, told = exported(past, tmp_path)
+
+    def forge(parts: dict[str, bytes]) -> None:
+        manifest = json.loads(parts["manifest.json"])
+        del manifest["parts"]["verdicts.json"], parts["verdicts.json"]
+        parts["manifest.json"] = json.dumps(manifest).encode()
+
+    data = rewritten(path.read_bytes(), forge)
+    assert verify(data).parts == told["parts"] - 1  # without the seal nothing shows
+    with pytest.raises(BadEvidence, match="the seal is"):
+        verify(data, told["seal"])
+
+
+@pytest.mark.parametrize("data", [b"", b"PK", b"not a zip at all"])
+def test_what_is_no_evidence_file(data: bytes) -> None:
+    with pytest.raises(BadEvidence, match="not an evidence file"):
+        verify(data)
