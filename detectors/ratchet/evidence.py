@@ -29,7 +29,7 @@ import numpy.typing as npt
 from detectors.ratchet.terms import RatchetConfig
 
 Floats = npt.NDArray[np.float64]
-Factors = Callable[[float, bool], tuple[Floats, Floats]]
+Table = Callable[[float, bool], list[Floats]]
 
 BETS = np.array([0.08, 0.2, 0.45, 0.8])  # best where the risk is about (1 - bet) alpha
 RISES = np.array([0.5, 2.0, 8.0])  # best where the risk is about (1 + rise) alpha
@@ -64,29 +64,25 @@ class Seen:
 
 
 class Evidence:
-    """Of G thresholds. Kept per threshold: logs of the bets, e-detectors, missed and falsely flagged weight."""
+    """Of G thresholds: a row each of e-detectors, and a row of log bets, missed and falsely flagged weight."""
 
     def __init__(self, config: RatchetConfig) -> None:
         self._grid = list(config.grid)
         self._weight_max = config.weight_max
         size = len(self._grid)
         self.detectors: Floats = np.zeros((size, len(RISES)))
-        self.bets: Floats = np.zeros((size, len(BETS)))
-        self.missed: Floats = np.zeros(size)  # sum of v L
-        self.false_flags: Floats = np.zeros(size)  # sum of v over safe labels that the threshold would flag
+        # Log bets; sum of v L; sum of v over safe labels that the threshold would flag.
+        self.sums: Floats = np.zeros((size, len(BETS) + 2))
         self.labels = 0
         self.mass = 0.0  # sum of v
         self.safe_mass = 0.0
         self.principals = Seen(PRINCIPAL_BITS)
         self.tenants = Seen(TENANT_BITS)
-        self._gains = _gains_of(config)
-        self._rises = _rises_of(config)
+        self._rises, self._gains = _tables_of(config)
 
     def restart(self) -> None:
         """Begin a new epoch of bets and counts; the e-detectors go on."""
-        self.bets[:] = 0.0
-        self.missed[:] = 0.0
-        self.false_flags[:] = 0.0
+        self.sums[:] = 0.0
         self.labels, self.mass, self.safe_mass = 0, 0.0, 0.0
         self.principals.mask = self.tenants.mask = 0
 
@@ -100,29 +96,20 @@ class Evidence:
         A score that is no number is taken for the lowest. A weight beyond `weight_max` breaks what tickets
         promise: it is cut, and the label counts as a miss against every loosening, whatever it says.
         """
-        if not score > -math.inf:
-            score = -math.inf
         v = weight / self._weight_max
-        heavy = not v <= 1.0
-        v = 1.0 if heavy else v
-        first = bisect_right(self._grid, score)  # thresholds from here on are above the score
+        broken = not 0 < v <= 1
+        v = 1.0 if broken else v
+        # Thresholds from here on are above the score.
+        first = bisect_right(self._grid, score) if score > -math.inf else 0
         if unsafe is not None:
-            flagged, passed = self._rises(v, unsafe)
             detectors = self.detectors
             detectors += 1.0
-            detectors[:first] *= flagged
-            detectors[first:] *= passed
+            detectors *= self._rises(v, unsafe)[first]
             if unsafe:
                 np.minimum(detectors, MOST, out=detectors)
-        first = 0 if heavy else first
-        miss = heavy or unsafe is not False
-        flagged, passed = self._gains(v, miss)
-        self.bets[:first] += flagged
-        self.bets[first:] += passed
-        if miss:
-            self.missed[first:] += v
-        else:
-            self.false_flags[:first] += v
+        miss = broken or unsafe is not False
+        self.sums += self._gains(v, miss)[0 if broken else first]
+        if not miss:
             self.safe_mass += v
         self.labels += 1
         self.mass += v
@@ -131,17 +118,17 @@ class Evidence:
 
     def log_bet(self, index: int) -> float:
         """Log of the e-value against "the miss risk at this threshold is at least alpha"."""
-        logs: list[float] = self.bets[index].tolist()
+        logs: list[float] = self.sums[index].tolist()[: len(BETS)]
         most = max(logs)
         return most + math.log(sum(math.exp(log - most) for log in logs) / len(logs))
 
     def alarm(self, index: int) -> float:
         """The e-detector at a threshold, up to `MOST`."""
-        return float(self.detectors[index].mean())
+        return float(sum(self.detectors[index].tolist())) / len(RISES)
 
     def benign_flagged(self, index: int) -> float:
         """Share of safe labels that a threshold would flag; 0 without any."""
-        return float(self.false_flags[index]) / self.safe_mass if self.safe_mass else 0.0
+        return float(self.sums[index, -1]) / self.safe_mass if self.safe_mass else 0.0
 
     def risk_ucb(self, index: int, delta: float, epsilon: float, sensitivity: float) -> float:
         """Upper bound of the miss risk at a threshold: with chance 1 - delta, valid at all times of the epoch.
@@ -150,13 +137,13 @@ class Evidence:
         """
         if self.mass == 0:
             return 1.0
-        judged = share_ucb(float(self.missed[index]), self.mass, delta)
+        judged = share_ucb(float(self.sums[index, -2]), self.mass, delta)
         return min(1.0, (judged + epsilon * self.labels / self.mass) / sensitivity)
 
     def pack(self) -> bytes:
         """Everything, in at most 32 * 9 * 8 + 320 bytes."""
         counts = _COUNTS.pack(self.labels, self.mass, self.safe_mass)
-        arrays = (self.detectors, self.bets, self.missed, self.false_flags)
+        arrays = (self.detectors, self.sums)
         return (
             counts
             + self.principals.pack()
@@ -179,7 +166,7 @@ class Evidence:
         self.principals = Seen.unpack(value[_COUNTS.size : _COUNTS.size + PRINCIPAL_BITS // 8])
         self.tenants = Seen.unpack(value[_COUNTS.size + PRINCIPAL_BITS // 8 : head])
         at = 0
-        for array in (self.detectors, self.bets, self.missed, self.false_flags):
+        for array in (self.detectors, self.sums):
             array[...] = numbers[at : at + array.size].reshape(array.shape)
             at += array.size
 
@@ -209,28 +196,28 @@ def _log_beta(a: float, b: float) -> float:
     return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
 
 
-def _gains_of(config: RatchetConfig) -> Factors:
-    """Log growth of the bets by a label: at thresholds that flag it, and at those that pass it."""
-    c = config.specificity
-    allowed = config.alpha * (config.sensitivity + c - 1)
+@lru_cache(maxsize=64)
+def _tables_of(config: RatchetConfig) -> tuple[Table, Table]:
+    """What a label does to e-detectors (factors) and to sums (terms), shared by the scopes of one config.
 
-    @lru_cache(maxsize=256)
-    def gains(v: float, miss: bool) -> tuple[Floats, Floats]:
-        flagged = v * allowed - config.epsilon
-        passed = v * (allowed - (c if miss else c - 1)) - config.epsilon
-        return np.log1p(BETS * flagged), np.log1p(BETS * passed)
-
-    return gains
-
-
-def _rises_of(config: RatchetConfig) -> Factors:
-    """Growth of the e-detectors by a label: at thresholds that flag it, and at those that pass it."""
+    Tables by (v, miss): an array [G, columns] for each count of thresholds that flag the label, 0 to G.
+    """
     c = config.specificity
     allowed = config.alpha * (config.sensitivity + c - 1)
     rises = np.minimum(RISES, 0.9 / (allowed + 1 - c))
+    size = len(config.grid)
+    passes = (np.arange(size) >= np.arange(size + 1)[:, None])[..., None]  # [flagging, G, 1]
 
-    @lru_cache(maxsize=256)
-    def growth(v: float, miss: bool) -> tuple[Floats, Floats]:
-        return 1 - rises * v * allowed, 1 + rises * v * ((c if miss else c - 1) - allowed)
+    @lru_cache(maxsize=16)
+    def factors(v: float, miss: bool) -> list[Floats]:
+        excess = (c if miss else c - 1) - allowed
+        return list(np.where(passes, 1 + rises * v * excess, 1 - rises * v * allowed))
 
-    return growth
+    @lru_cache(maxsize=16)
+    def terms(v: float, miss: bool) -> list[Floats]:
+        excess = (c if miss else c - 1) - allowed
+        passed = np.append(np.log1p(BETS * (-v * excess - config.epsilon)), (v * miss, 0.0))
+        flagged = np.append(np.log1p(BETS * (v * allowed - config.epsilon)), (0.0, v * (not miss)))
+        return list(np.where(passes, passed, flagged))
+
+    return factors, terms
