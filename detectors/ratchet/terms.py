@@ -34,7 +34,7 @@ class RatchetConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
     sensitivity: Share = 1.0  # of the judge, measured by canaries: its lower bound
     specificity: Share = 1.0  # its upper bound; 1 is always valid, less wins back what a judge's false alarms cost
     weight_max: Positive = 1.0  # of a label's weight; best near the usual weight
-    arl: Positive = 3_000.0  # labels between two false tightenings, at least, in the mean
+    arl: Positive = 200_000.0  # labels between two false tightenings, at least, in the mean
     least_labels: Count = 1_000  # in the epoch, before a loosening
     least_principals: Count = 50
     least_tenants: Count = 2

@@ -7,11 +7,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from loadtests.evaluations.scored import vectors_of
 from loadtests.prompts import benign, data_dir, unsafe
 
 Floats = npt.NDArray[np.float64]
-Kind = Literal["words", "chars", "static"]
+Kind = Literal["words", "chars"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 DRAWN = 40_000  # scores of each population
 SMOOTH = 0.15  # of the scores' spread: a few hundred unsafe prompts make a rough distribution
@@ -25,7 +24,7 @@ class Scores:
 
     safe: Floats
     unsafe: Floats
-    calibration: Floats  # of safe prompts that an operator had before: neither trained on nor in `safe`
+    calibration: Floats  # of safe prompts that an operator had before: drawn like `safe`
 
     def missed(self, threshold: float) -> float:
         """Share of unsafe prompts below a threshold."""
@@ -46,7 +45,7 @@ def made_up(seed: int) -> Scores:
 def trained(seed: int) -> Scores:
     """Of a router trained on half of the unsafe prompts and a third of the safe ones, scored on the others.
 
-    Seeds take turns between three kinds of feature. Without POINTSMAN_DATA: `made_up`.
+    Seeds take turns between two kinds of feature. Without POINTSMAN_DATA: `made_up`.
     """
     data = data_dir()
     if data is None:
@@ -62,19 +61,18 @@ def trained(seed: int) -> Scores:
     train = [*range(third), *range(SAFE_PROMPTS, SAFE_PROMPTS + half)]
     from sklearn.linear_model import LogisticRegression
 
-    line = LogisticRegression(max_iter=300).fit(rows[train], [i >= SAFE_PROMPTS for i in train])
+    line = LogisticRegression(solver="liblinear").fit(rows[train], [i >= SAFE_PROMPTS for i in train])
     found = line.decision_function(rows)
-    cuts = (found[third : 2 * third], found[2 * third : SAFE_PROMPTS], found[SAFE_PROMPTS + half :])
-    calibration, population, harmful = (_smooth(cut, seed + i) for i, cut in enumerate(cuts))
-    return Scores(population, harmful, calibration)
+    held, harmful = found[third:SAFE_PROMPTS], found[SAFE_PROMPTS + half :]
+    return Scores(_smooth(held, seed), _smooth(harmful, seed + 1), _smooth(held, seed + 2))
 
 
 def _features(kind: Kind, texts: list[str]) -> Any:
-    if kind == "static":
-        return np.frombuffer(b"".join(vectors_of(texts)), np.float16).reshape(len(texts), -1).astype(np.float32) * 30
     from sklearn.feature_extraction.text import HashingVectorizer
 
-    options: dict[str, Any] = {"ngram_range": (1, 2)} if kind == "words" else {"analyzer": "char_wb", "ngram_range": (2, 4)}
+    options: dict[str, Any] = (
+        {"ngram_range": (1, 2)} if kind == "words" else {"analyzer": "char_wb", "ngram_range": (2, 4)}
+    )
     return HashingVectorizer(alternate_sign=False, n_features=1 << 17, **options).transform(texts)
 
 
