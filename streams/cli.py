@@ -22,6 +22,7 @@ COMMANDS = {
     "schema": "schema",
     "replay": "replay",
     "serve": "serve",
+    "simulate": "simulate",
     "text": "text",
     "triggers": "triggers",
     "topics": "topics",

@@ -208,12 +208,11 @@ class Ratchet:
         self._evidence.restart()
 
     def _tightened(self) -> int:
-        """The highest threshold below the base that is not in alarm itself, within `tighten_steps`."""
-        lowest = max(0, self.base - self.config.tighten_steps)
-        for index in range(self.base - 1, lowest, -1):
-            if self._evidence.alarm(index) < self.config.arl:
-                return index
-        return lowest
+        """The highest threshold that is not in alarm itself, at least `tighten_steps` below the base."""
+        index = max(0, self.base - self.config.tighten_steps)
+        while index and self._evidence.alarm(index) >= self.config.arl:
+            index -= 1
+        return index
 
     def _delta(self) -> float:
         return 6 * self.config.delta / (math.pi * self.epoch) ** 2

@@ -41,7 +41,7 @@ class RatchetConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
     votes: Count = 2  # tenants with a miss, one vote each, before a tightening; 1 for a tenant's own ratchet
     cool_down_s: float = DAY_S  # between a move and the loosening after it
     steps_per_day: Annotated[int, Meta(ge=0, le=24)] = 1  # loosenings within any 24 hours
-    tighten_steps: Count = 3  # of one alarm, at most
+    tighten_steps: Count = 4  # of one alarm, at least; more while the thresholds below are in alarm too
     evidence_s: Positive = 90 * DAY_S  # age at which evidence for loosening is dropped
     soft_steps: Count = 1  # that untrusted reports can add in all
     soft_s: Positive = DAY_S  # until such a step expires; as long again before the next

@@ -28,11 +28,25 @@ PID_STEP = 0.02
 class Method(Protocol):
     """A threshold, and a rule for it."""
 
-    name: str
-    threshold: float
-    loosened: int  # moves up and down; of rules that move at every label: days that end looser or stricter
-    tightened: int
-    labels_used: int
+    @property
+    def name(self) -> str:
+        """As in the table."""
+
+    @property
+    def threshold(self) -> float:
+        """In force."""
+
+    @property
+    def loosened(self) -> int:
+        """Moves up; of rules that move at every label: days that end looser."""
+
+    @property
+    def tightened(self) -> int:
+        """Moves down; of rules that move at every label: days that end stricter."""
+
+    @property
+    def labels_used(self) -> int:
+        """Taken so far."""
 
     def learn(self, day: Day) -> Floats:
         """Take a day's labels; the thresholds that were in force, one a label (at least one)."""

@@ -26,9 +26,9 @@ class Scores:
     unsafe: Floats
     calibration: Floats  # of safe prompts that an operator had before: drawn like `safe`
 
-    def missed(self, threshold: float) -> float:
-        """Share of unsafe prompts below a threshold."""
-        return float(np.searchsorted(self.unsafe, threshold) / len(self.unsafe))
+    def missed(self, thresholds: Floats) -> float:
+        """Share of unsafe prompts below a threshold, mean over thresholds."""
+        return float(np.searchsorted(self.unsafe, thresholds).mean() / len(self.unsafe))
 
     def flagged(self, threshold: float) -> float:
         """Share of safe prompts at or above a threshold."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from loadtests.feedback.methods import methods
 from loadtests.feedback.scores import Scores, made_up, trained
-from loadtests.feedback.world import ALPHA, ATTACKS, Attack, World
+from loadtests.feedback.world import ALPHA, ATTACKS, DAYS, LABELS_PER_DAY, Attack, World
 
 ROUTERS = 4  # routers trained; seeds take turns
 BURN_IN = 1 / 6  # of a run, before the greatest miss risk is read
@@ -20,8 +20,8 @@ class Plan(msgspec.Struct, kw_only=True, frozen=True):
     """How much is played."""
 
     seeds: int = 20
-    days: int = 60
-    labels_per_day: int = 2_000
+    days: int = DAYS
+    labels_per_day: int = LABELS_PER_DAY
     made_up: bool = False  # scores from two bells even where there are data
     processes: int = 2
 
@@ -79,11 +79,7 @@ def play(plan: Plan, job: tuple[Attack, int]) -> list[Run]:
     days, oracle = world.play(), world.scores.flagged(world.oracle())
     runs = []
     for method in methods(world):
-        risk = []
-        for day in days:
-            values, counts = np.unique(method.learn(day), return_counts=True)
-            each = [world.risk(value, day.unsafe_share) for value in values.tolist()]
-            risk.append(float(np.average(each, weights=counts)))
+        risk = [day.unsafe_share * world.scores.missed(method.learn(day)) for day in days]
         flagged = world.scores.flagged(method.threshold)
         runs.append(
             Run(

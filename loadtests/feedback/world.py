@@ -19,7 +19,7 @@ Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
 ALPHA, DELTA, EPSILON = 0.01, 0.01, 0.0002
-DAYS, LABELS_PER_DAY = 60, 2_000
+DAYS, LABELS_PER_DAY = 60, 3_000
 PRINCIPALS, TENANTS = 200, 10
 UNSAFE_SHARE = 0.1
 SENSITIVITY, SPECIFICITY = 0.95, 0.9995  # of the trusted judge
@@ -45,6 +45,7 @@ class Attack:
     sybils: float = 0.0  # share of principals that are the attacker's, benign
     flips: float = 0.0  # share of audits corrupted: misses that matter are called safe
     blind: float = 0.0  # share of unsafe prompts that the trusted judge is fooled by
+    cry_audits: float = 0.0  # share of safe prompts that it calls unsafe
     delay_days: int = 0
     lost: float = 0.0  # share of labels that never come
     growth: float = 0.0  # of the unsafe share, by the end
@@ -75,6 +76,8 @@ ATTACKS = (
     # Beyond the guarantee: where it ends.
     Attack("judge at 10 epsilon", "ten times the corruption that is allowed for", False, flips=10 * EPSILON),
     Attack("judge fooled", "the judge calls 40 % of unsafe prompts safe, unseen by canaries", False, blind=0.4),
+    Attack("judge owned, for safe", "the attacker writes every audit: all safe", False, blind=1.0),
+    Attack("judge owned, for unsafe", "the attacker writes every audit: all unsafe", False, cry_audits=1.0),
     Attack("sybils, 40 %", "40 % of principals are invented and benign", False, flood=0.5, sybils=0.4),
     Attack("sudden shift", "the unsafe share grows by half, 60 % into the run", False, growth=0.5, strength=_late),
 )  # fmt: skip
@@ -92,8 +95,9 @@ class Labels:
 
     def part(self, chosen: Bools) -> "Labels":
         """Some of them."""
-        fields = (self.score, self.unsafe, self.principal, self.tenant, self.luck)
-        return Labels(*(field[chosen] for field in fields))
+        return Labels(
+            self.score[chosen], self.unsafe[chosen], self.principal[chosen], self.tenant[chosen], self.luck[chosen]
+        )
 
 
 @dataclass(frozen=True)
@@ -130,10 +134,6 @@ class World:
             [activity * (1 - attack.flood), np.full(invented, attack.flood / max(invented, 1))]
         )
 
-    def risk(self, threshold: float, unsafe_share: float) -> float:
-        """True miss risk of the honest principals."""
-        return unsafe_share * self.scores.missed(threshold)
-
     def oracle(self) -> float:
         """The loosest threshold whose miss risk is at most alpha on the first day."""
         share = min(ALPHA / self._share(0.0), 1.0)
@@ -167,7 +167,9 @@ class World:
         sent = rng.choice(everyone, self.labels_per_day, p=self._activity)
         audits, truly = self._labels(audited, growth)
         seen = np.where(truly, rng.random(len(truly)) < SENSITIVITY, rng.random(len(truly)) >= SPECIFICITY)
-        audits = replace(audits, unsafe=seen & (rng.random(len(truly)) >= attack.blind * strength))
+        seen &= rng.random(len(truly)) >= attack.blind * strength
+        seen |= rng.random(len(truly)) < attack.cry_audits * strength
+        audits = replace(audits, unsafe=seen)
         rows, truly = self._labels(sent, growth)
         said = truly & (rng.random(len(truly)) >= attack.suppress * strength)
         said |= ~truly & (rng.random(len(truly)) < attack.cry * strength)
