@@ -78,7 +78,7 @@ class Evidence:
         self.safe_mass = 0.0
         self.principals = Seen(PRINCIPAL_BITS)
         self.tenants = Seen(TENANT_BITS)
-        self._rises, self._gains = _tables_of(config)
+        self._rises, self._gains = tables(config)
 
     def restart(self) -> None:
         """Begin a new epoch of bets and counts; the e-detectors go on."""
@@ -178,8 +178,8 @@ def share_ucb(hits: float, mass: float, delta: float) -> float:
     (Howard et al. 2021, section 3): exp(h hits) / (1 - r + r e^h)^mass is a supermartingale for each h, weights
     included, because x^v <= 1 + v (x - 1).
     """
-    rest = max(mass - hits, 0.0)
-    if mass <= 0 or rest == 0:  # nothing is known, or all that is known is bad
+    rest = mass - hits
+    if rest <= 1e-9 * mass:  # nothing is known, or all that is known is bad
         return 1.0
     level = math.log(1 / delta) - (_log_beta(0.5 + hits, 0.5 + rest) - _log_beta(0.5, 0.5))
     low, high = hits / mass, 1.0
@@ -197,7 +197,7 @@ def _log_beta(a: float, b: float) -> float:
 
 
 @lru_cache(maxsize=64)
-def _tables_of(config: RatchetConfig) -> tuple[Table, Table]:
+def tables(config: RatchetConfig) -> tuple[Table, Table]:
     """What a label does to e-detectors (factors) and to sums (terms), shared by the scopes of one config.
 
     Tables by (v, miss): an array [G, columns] for each count of thresholds that flag the label, 0 to G.

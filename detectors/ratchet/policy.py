@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from detectors.ratchet.evidence import PRINCIPAL_BITS, TENANT_BITS, Evidence, Seen
 from detectors.ratchet.terms import DAY_S, Move, RatchetConfig, TrustedLabel, UntrustedReport, Why
 
-_HEAD = struct.Struct("<BIIQ?6d")  # format, base, soft, epoch, alarmed; the times, in the order of `snapshot`
+_HEAD = struct.Struct("<BIIQ2?5d")  # format, base, soft, epoch; the rest, in the order of `snapshot`
 _FORMAT = 1
 _NEVER = -math.inf
 _VOTER_BITS = 256
@@ -45,7 +45,8 @@ class Ratchet:
         self.epoch = 1
         self._evidence = Evidence(config)
         self._alarmed = False
-        self._epoch_start = self._time = self._label_time = self._moved = _NEVER
+        self._fresh = False  # a trusted label is the newest there is, and no move was made on it
+        self._epoch_start = self._time = self._moved = _NEVER
         self._soft_until = self._votes_since = _NEVER
         self._loosened: list[float] = []  # times, of the last `steps_per_day` loosenings
         self._missed_by = Seen(TENANT_BITS)  # tenants with a trusted miss since the e-detector began
@@ -69,7 +70,7 @@ class Ratchet:
     def take(self, label: TrustedLabel) -> None:
         """Take in a trusted judge's label, in log order. Never raises for what is in it."""
         self._advance(label.time)
-        self._label_time = self._time
+        self._fresh = True
         if self._epoch_start == _NEVER:
             self._epoch_start = self._time
         elif self._time - self._epoch_start >= self.config.evidence_s:
@@ -89,6 +90,7 @@ class Ratchet:
     def take_untrusted(self, report: UntrustedReport) -> None:
         """Take in a report that a request which passed was unsafe, one vote a tenant: it can only tighten."""
         self._advance(report.time)
+        self._fresh = False
         soft_s = self.config.soft_s
         resting = not self.soft and self._time < self._soft_until + soft_s
         if resting or not report.score < self.threshold:
@@ -103,17 +105,18 @@ class Ratchet:
     def decision(self, now: float) -> Move | None:
         """The move that is due at stream time `now`, or None: hold. Changes nothing; pass it to `apply`.
 
-        A loosening is due only at a label (`now` not after the newest one's time).
+        A loosening is due only at a trusted label: while it is the newest entry, `now` is its time, and no move has
+        been made on it.
         """
         now = max(now, self._time)
         if self._alarmed:
             return self._move(now, "alarm", self._tightened())
+        if self._fresh and now <= self._time and self._may_loosen(now):
+            return self._move(now, "evidence", max(0, self.base + 1 - self.soft))
         if self.soft and now >= self._soft_until:
             return self._move(now, "expiry", self.base)
         if self._soft_is_due():
             return self._move(now, "untrusted", self.index - 1)
-        if now <= self._label_time and self._may_loosen(now):
-            return self._move(now, "evidence", max(0, self.base + 1 - self.soft))
         return None
 
     def apply(self, move: Move) -> None:
@@ -125,6 +128,7 @@ class Ratchet:
         if move.old_index != self.index:
             raise ValueError(f"a move from index {move.old_index}, with {self.index} in force")
         self._advance(move.time)
+        self._fresh = False
         if move.why == "expiry":
             self.soft = 0
         elif move.why == "untrusted":
@@ -160,8 +164,8 @@ class Ratchet:
     def snapshot(self) -> bytes:
         """The whole state, at most 4 kB: `restore` of it, with the same config, goes on exactly."""
         head = _HEAD.pack(
-            _FORMAT, self.base, self.soft, self.epoch, self._alarmed,
-            self._epoch_start, self._time, self._label_time, self._moved, self._soft_until, self._votes_since,
+            _FORMAT, self.base, self.soft, self.epoch, self._alarmed, self._fresh,
+            self._epoch_start, self._time, self._moved, self._soft_until, self._votes_since,
         )  # fmt: skip
         seen = self._missed_by.pack() + self._voters[0].pack() + self._voters[1].pack()
         times = struct.pack(f"<B{len(self._loosened)}d", len(self._loosened), *self._loosened)
@@ -178,7 +182,7 @@ class Ratchet:
         """
         ratchet = cls(config)
         try:
-            form, base, ratchet.soft, ratchet.epoch, ratchet._alarmed, *times = _HEAD.unpack_from(state)
+            form, base, ratchet.soft, ratchet.epoch, *rest = _HEAD.unpack_from(state)
             if form != _FORMAT:
                 raise ValueError(f"a ratchet's state of format {form}")
             at = _HEAD.size
@@ -192,8 +196,8 @@ class Ratchet:
         except (struct.error, IndexError) as error:
             raise ValueError(f"not a ratchet's state: {error}") from error
         ratchet.base = min(base, config.ceiling)
-        ratchet._epoch_start, ratchet._time, ratchet._label_time, ratchet._moved = times[:4]
-        ratchet._soft_until, ratchet._votes_since = times[4:]
+        ratchet._alarmed, ratchet._fresh, ratchet._epoch_start, ratchet._time = rest[:4]
+        ratchet._moved, ratchet._soft_until, ratchet._votes_since = rest[4:]
         ratchet._missed_by, ratchet._voters = seen[0], (seen[1], seen[2])
         return ratchet
 
