@@ -42,6 +42,7 @@ ATTACKS = (
 CAMPAIGNS = ("known_trigger", "unseen_trigger", "fleet_spend")  # alerts that speak of many callers at once
 CALM = 0.4  # share of the day before the first attack: callers need a past
 LASTS = 0.04  # share of the day that an attack takes
+AFTERWARDS_S = 3600.0  # an alert about all callers may come so long after an attack's last request
 FLUSH_MS = 3_600_000  # after the day's last event: alerts resolve
 
 say = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
@@ -193,8 +194,11 @@ def concerns(alarm: Alarm, attack: Attack) -> bool:
     """Whether an alert is about an attack."""
     if not {alarm.first.first_request_id, *alarm.last.request_ids}.isdisjoint(attack.request_ids):
         return True
-    names_it = alarm.first.alertname in attack.kinds and alarm.seconds >= attack.first_at - CLOCKS_S
-    return names_it and alarm.last.principal_hash in attack.principals
+    if alarm.first.alertname not in attack.kinds or alarm.seconds < attack.first_at - CLOCKS_S:
+        return False
+    if alarm.last.principal_hash:
+        return alarm.last.principal_hash in attack.principals
+    return alarm.first.alertname in CAMPAIGNS and alarm.seconds <= attack.last_at + AFTERWARDS_S
 
 
 def drill(requests: int, seed: int, router: Kind, attacks: tuple[str, ...] = ATTACKS) -> Report:

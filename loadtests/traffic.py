@@ -56,6 +56,7 @@ class Attack(msgspec.Struct, omit_defaults=True):
     principals: list[str] = []
     request_ids: list[str] = []
     first_at: float = 0.0  # seconds from the start
+    last_at: float = 0.0
 
 
 class Truth(msgspec.Struct):
@@ -96,6 +97,7 @@ def attacks_in(asks: Sequence[Ask], kinds: Mapping[str, Sequence[str]], seed: in
         if ask.attack:
             attack = found.setdefault(ask.attack, Attack(ask.attack, list(kinds[ask.attack]), first_at=ask.at))
             attack.request_ids.append(request_id(seed, number))
+            attack.last_at = ask.at
             if ask.principal.hash not in attack.principals:
                 attack.principals.append(ask.principal.hash)
     return list(found.values())

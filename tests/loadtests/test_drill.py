@@ -48,6 +48,9 @@ def test_alerts_are_credited_by_what_they_cite_and_whom_they_name() -> None:
     too_early = _alarm("denial_of_wallet", 50.0, ["other"], "p1")
     other = _alarm("novel_text", 112.0, ["other"], "p1")
     assert [concerns(alarm, attack) for alarm in (cites, names, too_early, other)] == [True, True, False, False]
+    fleet = Attack("fleet_wallet", ["fleet_spend"], ["p2"], ["r9"], first_at=100.0, last_at=200.0)
+    during, long_after = _alarm("fleet_spend", 300.0, ["other"]), _alarm("fleet_spend", 9_000.0, ["other"])
+    assert [concerns(alarm, fleet) for alarm in (during, long_after)] == [True, False]
     found = find(attack, [cites, names, too_early, other], sent_at)
     assert found == Found("wallet", 3, True, True, 2, {"denial_of_wallet": 1, "novel_text": 1}, 12.0, 2, 1)
 
