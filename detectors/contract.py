@@ -32,6 +32,7 @@ class PromptFacts(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     vector: bytes = b""  # float16[d], the static embedding of the whole prompt, unit length; empty: none
     likeness: int = 0  # the signs of `vector` as 64 bits: near-duplicates differ in few of them; 0: none
     windows: bytes = b""  # what `discovery` needs of the text, packed by it
+    carries: list[str] = []  # what must not leave, for `custody`: `canary:NAME`, `secret:KIND`, `personal:KIND`
     sketch: bytes = b""  # hashes of the prompt's beginnings and ends, for `probing`
     catalogue_version: int = 0
 

@@ -11,6 +11,8 @@ import numpy as np
 from detectors.budget import Grant
 from detectors.catalogue import Catalogue, shipped
 from detectors.contract import Answer, PromptDetector, PromptFacts
+from detectors.custody.recognisers import Recognisers
+from detectors.custody.rules import Rules
 from detectors.discovery import windows_of
 from detectors.embedding import static_embedding
 from detectors.novelty import artefact
@@ -44,13 +46,23 @@ class PromptPanel:
     """Shared by all partitions of a worker, by replay and by the guard: it holds artefacts, no state."""
 
     def __init__(
-        self, triggers: CatalogueDetector, others: Sequence[PromptDetector], thresholds: Thresholds
+        self,
+        triggers: CatalogueDetector,
+        others: Sequence[PromptDetector],
+        thresholds: Thresholds,
+        rules: Rules | None = None,
     ) -> None:
-        """Take the detector of known triggers, whose catalogue can be swapped, and those without one."""
+        """Take the detector of known triggers, whose catalogue can be swapped, and those without one.
+
+        `rules`: of custody, which say whether prompts are searched for what must not leave.
+        """
         self.detectors: Sequence[PromptDetector] = (triggers, *others)
         self.thresholds = thresholds
         self._triggers = triggers
+        self.rules = rules or Rules()
         self._embedding = static_embedding()
+        file = self.rules.file
+        self._recognisers = Recognisers(file.canaries, file.recognise) if self.rules.recognises else None
 
     @property
     def catalogue(self) -> Catalogue:
@@ -97,6 +109,9 @@ class PromptPanel:
         for i, fact in enumerate(facts):
             if any(reason.detector == NoveltyDetector.name for reason in fact.reasons):
                 fact.windows = windows_of(batch.heads[i], batch.tails[i])
+        if self._recognisers is not None:
+            for fact, request in zip(facts, requests, strict=True):
+                fact.carries = self._recognisers.find(request)
         return facts
 
     def _one_by_one(
@@ -117,10 +132,11 @@ def build_panel(
     catalogue: Catalogue | None = None,
     second_stage: SecondStage | None = None,
     novelty_model: Path = artefact.PATH,
+    rules: Rules | None = None,
 ) -> PromptPanel:
     """The shipped prompt detectors, on a catalogue (default: the shipped one) and novelty's artefact."""
     triggers = TriggerDetector(thresholds, catalogue if catalogue is not None else shipped(), second_stage)
-    return PromptPanel(triggers, (NoveltyDetector(thresholds, novelty_model),), thresholds)
+    return PromptPanel(triggers, (NoveltyDetector(thresholds, novelty_model),), thresholds, rules)
 
 
 def add_answer(

@@ -2,6 +2,8 @@
 
 from detectors.contract import StreamDetector
 from detectors.coverage import Coverage
+from detectors.custody import Custody
+from detectors.custody.rules import Rules
 from detectors.difficulty import Difficulty
 from detectors.discovery import Discovery
 from detectors.probing import Probing
@@ -10,14 +12,17 @@ from detectors.steering import Steering
 from detectors.thresholds import Thresholds
 
 
-def stream_detectors(thresholds: Thresholds) -> list[StreamDetector]:
-    """Fresh detectors for one partition; they read `thresholds` at every case, so that a swap is seen at once."""
+def stream_detectors(thresholds: Thresholds, rules: Rules | None = None) -> list[StreamDetector]:
+    """Fresh detectors for one partition; they read `thresholds` at every case, so that a swap is seen at once.
+
+    `rules`: of custody; None: it judges what needs none.
+    """
     difficulty = Difficulty(thresholds)
     steering = Steering(thresholds, difficulty.residual)  # first, so that both see one state of the models
-    others = (Spend(thresholds), Probing(thresholds), Coverage(thresholds))
+    others = (Spend(thresholds), Probing(thresholds), Custody(thresholds, rules or Rules()), Coverage(thresholds))
     return [Discovery(thresholds), steering, difficulty, *others]
 
 
-def guard_detectors(thresholds: Thresholds) -> list[StreamDetector]:
+def guard_detectors(thresholds: Thresholds, rules: Rules | None = None) -> list[StreamDetector]:
     """Those that can say something before a request is routed: one gateway's traffic is their log."""
-    return [Discovery(thresholds), Probing(thresholds)]
+    return [Discovery(thresholds), Probing(thresholds), Custody(thresholds, rules or Rules())]

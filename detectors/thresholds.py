@@ -9,6 +9,8 @@ DEFAULTS: Mapping[str, float] = MappingProxyType(
         "coverage.guardrail_gap": 0.2,
         "coverage.unjudged_share": 0.05,
         "coverage.unsafe_share": 0.02,
+        "custody.personals": 1.0,
+        "custody.secrets": 1.0,
         "difficulty.caller_share": 0.9,
         "difficulty.contradiction_steps": 2.0,
         "difficulty.spoofed": 5.0,

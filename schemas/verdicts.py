@@ -8,7 +8,9 @@ from msgspec import Meta
 from schemas.events import Time
 
 Direction = Literal["", "up", "down"]  # which way the route is pushed: up is the wallet, down is quality
-Category = Literal["cost_escalation", "quality_hijack", "safety_bypass", "feedback_poisoning", "pipeline"]
+Category = Literal[
+    "cost_escalation", "quality_hijack", "safety_bypass", "feedback_poisoning", "custody", "pipeline"
+]
 Severity = Literal["info", "warning", "critical"]
 UnjudgedReason = Literal[
     "no_text",  # no prompt text, head and tail, or embedding: the text detectors had nothing to read

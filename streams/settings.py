@@ -93,6 +93,9 @@ class Detect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         str,
         Meta(description="artefact that `pointsman novelty fit` made of a fleet's prompts; empty: the shipped one"),
     ] = ""
+    custody_rules: Annotated[
+        str, Meta(description="YAML file of custody's rules (docs/detectors/custody.md); empty: none")
+    ] = ""
     dead_letter_max_ratio: Annotated[
         float, Meta(gt=0, le=1, description="share of invalid events beyond which the lane stops instead")
     ] = 0.95

@@ -19,13 +19,13 @@ from aiokafka.errors import KafkaError
 
 from detectors.catalogue import CatalogueError, read_records
 from detectors.guard import Guard
-from detectors.novelty import artefact
-from detectors.panel import PromptPanel, build_panel
+from detectors.panel import PromptPanel
 from detectors.registry import guard_detectors
-from detectors.thresholds import Thresholds
 from schemas.topics import THRESHOLDS, TRIGGERS, named
+from streams.chain import update_keys
 from streams.control import InForce
 from streams.kafka import connection, read_batches
+from streams.lanes.detect import panel_of
 from streams.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
@@ -46,12 +46,11 @@ def from_settings(settings: Settings) -> Guard:
     wanted = settings.guard
     if not wanted.fail:
         raise SettingsError(["guard.fail is not set: must what cannot be judged pass (open) or not (closed)?"])
-    model = Path(settings.detect.novelty_model) if settings.detect.novelty_model else artefact.PATH
-    panel = build_panel(Thresholds(), novelty_model=model)
+    panel = panel_of(msgspec.structs.replace(settings.detect, transformer_per_second=0.0))
     follower = _follower(settings, panel)
     try:
         guard = Guard(
-            panel, guard_detectors(panel.thresholds), fail=wanted.fail,
+            panel, guard_detectors(panel.thresholds, panel.rules), fail=wanted.fail,
             refuse=[kind.strip() for kind in wanted.refuse.split(",") if kind.strip()],
             budget_s=wanted.budget_ms / 1000,
         )  # fmt: skip
@@ -70,7 +69,8 @@ def _follower(settings: Settings, panel: PromptPanel) -> "Follower":
             ["guard.fail is set, but neither kafka.bootstrap nor guard.catalogue or guard.thresholds: "
              "the guard has nothing to follow"]
         )  # fmt: skip
-    return TopicFollower(panel, connection(settings.kafka), settings.kafka.topic_suffix)
+    keys = update_keys(settings.feedback)
+    return TopicFollower(panel, connection(settings.kafka), settings.kafka.topic_suffix, keys)
 
 
 class Follower(threading.Thread):
@@ -91,8 +91,13 @@ class Follower(threading.Thread):
 class TopicFollower(Follower):
     """From the control topics. A consumer of its own: workers' groups and offsets are not touched."""
 
-    def __init__(self, panel: PromptPanel, brokers: Mapping[str, Any], suffix: str = "") -> None:
+    def __init__(
+        self, panel: PromptPanel, brokers: Mapping[str, Any], suffix: str = "",
+        update_keys: Mapping[str, bytes] | None = None,
+    ) -> None:  # fmt: skip
+        """`update_keys`: as of `InForce`."""
         super().__init__(panel)
+        self._update_keys = update_keys
         self._brokers = brokers
         self._take = {
             named(TRIGGERS, suffix): InForce.take_trigger,
@@ -119,7 +124,7 @@ class TopicFollower(Follower):
         try:
             partitions = await self._assign(consumer)
             ends = await consumer.end_offsets(partitions)
-            in_force, changed = InForce(self._panel), True
+            in_force, changed = InForce(self._panel, self._update_keys), True
             while not self._closing.is_set():
                 positions = {at: await consumer.position(at) for at in partitions}
                 batches = await read_batches(consumer, positions, POLL_MS, 10_000)

@@ -12,15 +12,20 @@ from detectors.tickets import Sampling, Tickets, read_canaries
 from detectors.training import sentence_transformer_path
 from detectors.triggers.transformer import Transformer
 from schemas.topics import CHECKPOINTS, EVENTS
+from streams.custody import rules
 from streams.lane import LaneSpec
 from streams.settings import Detect, Feedback, Settings
 
 
 def panel_of(settings: Detect) -> PromptPanel:
-    """The prompt panel as the settings want it. With a budget for the second stage torch is imported, only then."""
+    """The prompt panel as the settings want it. With a budget for the second stage torch is imported, only then.
+
+    Raises:
+        SettingsError: custody's rule file is not one.
+    """
     model = Path(settings.novelty_model) if settings.novelty_model else artefact.PATH
     second_stage = Transformer(sentence_transformer_path()) if settings.transformer_per_second else None
-    return build_panel(Thresholds(), second_stage=second_stage, novelty_model=model)
+    return build_panel(Thresholds(), second_stage=second_stage, novelty_model=model, rules=rules(settings))
 
 
 def limits_of(settings: Detect) -> JudgeLimits:
@@ -60,7 +65,7 @@ def spec(settings: Settings, panel: PromptPanel, detections: Detections) -> Lane
 
     def make(partition: int) -> Judge:
         tickets = Tickets(draw, panel.thresholds) if draw else None
-        return Judge(panel, stream_detectors(panel.thresholds), limits, partition, detections, tickets)
+        return Judge(panel, stream_detectors(panel.thresholds, panel.rules), limits, partition, detections, tickets)
 
     return LaneSpec(
         name="detect",

@@ -32,7 +32,7 @@ from streams.replay import FileRecord
 from streams.store import Store
 
 PROMPT = ("triggers", "novelty")
-STREAM = ("discovery", "steering", "difficulty")
+STREAM = ("discovery", "steering", "difficulty", "probing")
 RECORDED = (*PROMPT, *STREAM)
 
 # Which threshold a recorded reason was held against, by detector and stage; and the kind and stage of a score that
@@ -43,6 +43,7 @@ _THRESHOLD_OF = {
     ("triggers", "transformer"): "triggers.transformer_cosine",
     ("novelty", "tagger"): "novelty.flag",
     ("discovery", "window"): "discovery.bodies",
+    ("probing", "sketch"): "probing.run",
     ("steering", "residual"): "steering.evidence",
     ("steering", "pairs"): "steering.evidence",
     ("difficulty", "spoofed_difficulty"): "difficulty.spoofed",

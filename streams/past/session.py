@@ -117,7 +117,7 @@ async def _from_history(settings: Settings, wanted: Wanted, store: Store) -> _Ca
 def _stream_detectors(wanted: Wanted, cast: _Cast) -> Sequence[StreamDetector]:
     thresholds = cast.panel.thresholds
     if wanted.source == KAFKA:
-        return stream_detectors(thresholds)
+        return stream_detectors(thresholds, cast.panel.rules)
     return history.recorded_detectors(thresholds, cast.base, cast.memory)
 
 

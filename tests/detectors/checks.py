@@ -17,6 +17,8 @@ import numpy as np
 
 from detectors.contract import Answer, Case, PromptDetector, PromptFacts, StreamDetector
 from detectors.coverage import Coverage
+from detectors.custody import Custody
+from detectors.custody.rules import Rules
 from detectors.difficulty import Difficulty
 from detectors.discovery import Discovery, windows_of
 from detectors.kinds import KINDS
@@ -33,6 +35,7 @@ Factory = Callable[[], StreamDetector]
 # By name: a factory of the smallest useful capacity.
 SMALL: dict[str, Factory] = {
     "coverage": lambda: Coverage(Thresholds(), capacity=64),
+    "custody": lambda: Custody(Thresholds(), Rules(), gateways=64),
     "discovery": lambda: Discovery(Thresholds(), capacity=64),
     "difficulty": lambda: Difficulty(Thresholds(), versions=8, routers=16),
     "probing": lambda: Probing(Thresholds(), principals=64),
@@ -52,6 +55,7 @@ def _residual(case: Case) -> float | None:
 START = 1_790_000_000.0
 DOCS = Path(__file__).parents[2] / "docs" / "detectors"
 ROUTER = {"router_name": "words", "router_version": "v1"}
+GATEWAY = {"gateway_name": "gw", "gateway_version": "1.0"}
 BOUNDARIES = {"simple_medium": 0.3, "medium_complex": 0.6}
 
 
@@ -130,7 +134,9 @@ def traffic(n: int, seed: int, principals: int = 12) -> Iterator[Case]:
             scores=scores, unable=[] if scores else ["triggers", "novelty"], vector=vector(rng) if scores else b"",
             windows=windows(i) if scores else b"", sketch=sketch(i) if scores else b"",
         )  # fmt: skip
-        chars = {"prompt_chars": int(50 + 1000 * hard), "prompt_tokens_est": int(20 + 250 * hard)}
+        chars = {"prompt_chars": int(50 + 1000 * hard), "prompt_tokens_est": int(20 + 250 * hard), **GATEWAY}
+        if route is not None:
+            route |= GATEWAY
         yield case_of(**person, time=time, request=chars, route=route, prompt=facts)
         if rng.random() < 0.9:
             outcome = {
@@ -272,6 +278,7 @@ def flood(n: int) -> Iterator[Case]:
         route = ROUTER | {
             "router_name": f"router{i}", "router_version": f"v{i}", "selected_model": f"x{i}", "tier": f"y{i}",
             "tier_rank": i % 9, "difficulty_score": (i % 100) / 100, "tier_boundaries": {"cut": i / n},
+            "gateway_name": f"gw{i}", "gateway_version": "1",
         }  # fmt: skip
         rng = random.Random(i)
         odd = windows_of(f"{i} new {i} words {i} at", f"each {i} end {i} {i}")
