@@ -4,7 +4,6 @@ import asyncio
 import json
 import secrets
 import threading
-import time
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from loadtests.player import Groups
-from loadtests.workers import Worker, WorkerFailed
+from loadtests.workers import Worker
 from schemas.clickhouse import migrations
 from schemas.clickhouse.rows import TOPICS
 from schemas.topics import EVENTS, FINDINGS, named
@@ -24,6 +23,7 @@ from streams.topics import create_topics
 
 PARTITIONS = 6
 SETTLE_SECONDS = 180.0
+READY_SECONDS = 180.0  # several start at once, and others may share the machine
 REST_SECONDS = 4.0  # longer than the grace of a join, the silence before a tick, and a checkpoint together
 ROLES = ("detect", "fleet", "history")
 
@@ -112,7 +112,7 @@ class Crew:
             for worker in self.workers:
                 worker.start()
             for worker in self.workers:
-                worker.await_ready()
+                worker.await_ready(READY_SECONDS)
         except BaseException:
             for worker in self.workers:
                 worker.kill()
@@ -135,16 +135,3 @@ class Crew:
                 if worker.exit_code() is not None:
                     self.restarts += 1
                     worker.start()
-
-    def await_ready(self, seconds: float = 90.0) -> None:
-        """Wait until all are.
-
-        Raises:
-            WorkerFailed: they are not.
-        """
-        deadline = time.monotonic() + seconds
-        for worker in self.workers:
-            while not worker.is_ready():
-                if time.monotonic() > deadline:
-                    raise WorkerFailed(f"{worker.name} is not ready again\n{worker.tail()}")
-                time.sleep(0.1)
