@@ -14,7 +14,7 @@ from typing import Self
 
 from streams.embedded.lifeline import tied
 
-READY_SECONDS = 60.0
+READY_SECONDS = 120.0  # six on an idle machine
 
 
 class WorkerFailed(RuntimeError):

@@ -51,13 +51,13 @@ Batches = Mapping[TopicPartition, Sequence[Record]]
 async def read_batches(
     consumer: AIOKafkaConsumer, positions: Mapping[TopicPartition, int], timeout_ms: int, max_records: int
 ) -> Batches:
-    """`getmany`, but for one poison: a header whose name is not UTF-8, which every client may write.
+    """`getmany` of these partitions (of none: all), but for one poison: a header name that is not UTF-8.
 
-    aiokafka raises for it for ever, and loses what it had taken from other partitions in the same call. So they
-    are all read again from `positions` (what was handed over so far), and the poison becomes an `Unreadable`.
+    Every client may write one. aiokafka raises for it for ever, and loses what it had taken from others in the same
+    call. So all are read again from `positions` (what was taken over so far), and the poison becomes an `Unreadable`.
     """
     try:
-        batches: Batches = await consumer.getmany(timeout_ms=timeout_ms, max_records=max_records)
+        batches: Batches = await consumer.getmany(*positions, timeout_ms=timeout_ms, max_records=max_records)
         return batches
     except UnicodeDecodeError:
         for at, offset in positions.items():

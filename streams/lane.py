@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 POLL_MS = 200
 IN_FLIGHT = 2  # batches: one is judged while the next is read
+LEAST_SHARE = 100  # records of a partition in a round, however many partitions there are
 REVOKE_SECONDS = 10.0
 TICK_CHECK_SECONDS = 0.2
 
@@ -74,13 +75,14 @@ class Owned:
     ready: bool = False
     closed: bool = False
     counted: dict[str, int] = field(default_factory=dict)  # counters as last given to the metrics
-    read_to: int = 0  # next offset to hand to the agent
+    backlog: list[Record] = field(default_factory=list)  # read, and not handed to the agent yet
+    read_to: int = 0  # next offset to read
     checkpointed_at: float = 0.0
     checkpointed_offset: int = 0
     active_at: float = 0.0
 
 
-Work = list[tuple[Owned, Sequence[Record]]]
+Work = Sequence[tuple[Owned, Sequence[Record]]]
 
 
 class Lane(Service):
@@ -159,19 +161,32 @@ class Lane(Service):
             await self.crash(error)
 
     async def _read(self) -> Work:
-        positions = {
+        """A round: of each partition its share, the shortest first, so that a flood on one holds up no other."""
+        judging = self._judging_now()
+        hungry = {
             TopicPartition(self._source, owned.partition): owned.read_to
-            for owned in self.owned.values()
-            if owned.ready and not owned.closed
+            for owned in judging
+            if len(owned.backlog) < self.spec.batch_records
         }
-        batches = await read_batches(self._consumer, positions, POLL_MS, self.spec.batch_records)
+        if hungry or not judging:
+            wait_ms = 0 if any(owned.backlog for owned in judging) else POLL_MS
+            batches = await read_batches(self._consumer, hungry, wait_ms, self.spec.batch_records)
+            for at, records in batches.items():
+                owned = self.owned.get(at.partition)
+                if records and owned is not None and owned.ready and not owned.closed:
+                    owned.read_to = records[-1].offset + 1
+                    owned.backlog += records
+        judging = self._judging_now()
+        share = max(LEAST_SHARE, self.spec.batch_records // max(1, len(judging)))
         work = []
-        for at, records in batches.items():
-            owned = self.owned.get(at.partition)
-            if records and owned is not None and owned.ready and not owned.closed:
-                owned.read_to = records[-1].offset + 1
-                work.append((owned, records))
+        for owned in sorted(judging, key=lambda owned: len(owned.backlog)):
+            taken, owned.backlog = owned.backlog[:share], owned.backlog[share:]
+            if taken:
+                work.append((owned, taken))
         return work
+
+    def _judging_now(self) -> list[Owned]:
+        return [owned for owned in self.owned.values() if owned.ready and not owned.closed]
 
     def _raise_if_fatal(self) -> None:
         if self._fatal is not None:

@@ -1,17 +1,26 @@
 """The detect lane under what happens to workers and brokers: nothing lost, nothing twice, no wrong state."""
 
+import asyncio
 import contextlib
 import signal
 import time
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
+from aiokafka import AIOKafkaProducer
 
 from loadtests.workers import Worker, WorkerFailed
-from schemas.topics import CHECKPOINTS, named
+from schemas.codec import encode
+from schemas.topics import CHECKPOINTS, EVENTS, VERDICTS, named
+from schemas.verdicts import Verdict
 from streams.embedded.kafka import KafkaCluster
+from streams.kafka import read_to_end
+from tests.factories import request, route
 from tests.integration.harness import Fleet, assert_exact
+
+FLOOD = 6_000  # requests
 
 
 def test_kill_9_in_the_middle_of_batches_three_times(kafka: KafkaCluster, run_id: str, tmp_path: Path) -> None:
@@ -78,6 +87,39 @@ def test_of_two_processes_with_one_instance_id_one_ends(kafka: KafkaCluster, run
     with fleet.worker("after"):
         found = fleet.exactness()
     assert_exact(found, traffic.requests)
+
+
+def test_a_flood_on_one_partition_holds_up_no_other(kafka: KafkaCluster, run_id: str, tmp_path: Path) -> None:
+    """A backlog of one caller before everybody else's: theirs is judged while the flood's has hardly begun."""
+    fleet = Fleet(kafka, run_id, tmp_path)
+    asyncio.run(_publish(fleet, [f"flood{n}" for n in range(FLOOD)], 0))
+    asyncio.run(_publish(fleet, [f"other{n}" for n in range(20)], 1))
+    with fleet.worker("w1"):
+        found = fleet.exactness()
+    assert found.exact
+    published = asyncio.run(_published(fleet))
+    last = max(at for name, at in published.items() if name.startswith("other"))
+    before = sum(at < last for name, at in published.items() if name.startswith("flood"))
+    assert before <= FLOOD / 3, f"{before} of the flood's verdicts came before the last of the others'"
+
+
+async def _publish(fleet: Fleet, requests: list[str], partition: int) -> None:
+    async with AIOKafkaProducer(**fleet.brokers, linger_ms=5) as producer:
+        now = round(time.time() * 1000)
+        for name in requests:
+            for event in (request(name, f"p{partition}", now), route(name, f"p{partition}", now)):
+                await producer.send(
+                    named(EVENTS, fleet.suffix), encode(event), key=f"p{partition}".encode(), partition=partition
+                )
+        await producer.flush()
+
+
+async def _published(fleet: Fleet) -> dict[str, int]:
+    """When the broker took each request's verdict."""
+    return {
+        msgspec.json.decode(record.value or b"", type=Verdict).request_id: record.timestamp
+        async for record in read_to_end(fleet.brokers, named(VERDICTS, fleet.suffix))
+    }
 
 
 class _Killed:
