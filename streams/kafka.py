@@ -53,8 +53,8 @@ async def read_batches(
 ) -> Batches:
     """`getmany` of these partitions (of none: all), but for one poison: a header name that is not UTF-8.
 
-    Every client may write one. aiokafka raises for it for ever, and loses what it had taken from others in the same
-    call. So all are read again from `positions` (what was taken over so far), and the poison becomes an `Unreadable`.
+    Every client may write one. aiokafka raises for it for ever, and loses what it had taken of others in the same
+    call. So all are read again from `positions` (where reading goes on), and the poison becomes an `Unreadable`.
     """
     try:
         batches: Batches = await consumer.getmany(*positions, timeout_ms=timeout_ms, max_records=max_records)

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, ProducerFenced
 
@@ -237,3 +237,55 @@ async def test_an_open_transaction_hides_the_end_until_the_next_owner_starts(
         await give_up(killed)
         await new.stop()
     assert await take_over_and_read(kafka, log) == ([b"kept"], 4)
+
+
+# --- whose offsets, whose partitions
+
+
+async def test_offsets_in_a_transaction_fence_no_former_owner(kafka: KafkaCluster, log: TopicPartition) -> None:
+    """They carry no generation: who was rebalanced away may still move the group. So nobody resumes from them."""
+    async with (
+        AIOKafkaConsumer(**kafka.connection, group_id=log.topic, enable_auto_commit=False) as consumer,
+        AIOKafkaProducer(**kafka.connection, transactional_id=f"{log.topic}-stranger") as stranger,
+    ):
+        consumer.subscribe([log.topic])
+        while not consumer.assignment():
+            await consumer.getmany(timeout_ms=100)
+        await stranger.begin_transaction()
+        await stranger.send_offsets_to_transaction({log: 41}, log.topic)  # by one that never was a member
+        await stranger.commit_transaction()
+        async with asyncio.timeout(20):
+            while await consumer.committed(log) != 41:  # noqa: ASYNC110  the marker comes after the commit's return
+                await asyncio.sleep(0.05)
+
+
+class _Listener(ConsumerRebalanceListener):
+    """Fails when it is given partitions, and notes when they are taken."""
+
+    def __init__(self) -> None:
+        self.revoked: list[set[TopicPartition]] = []
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        raise RuntimeError("planted")
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        self.revoked.append(set(revoked))
+
+
+async def test_a_listener_that_raises_stops_nobody_and_stopping_revokes_nothing(
+    kafka: KafkaCluster, log: TopicPartition
+) -> None:
+    """A load that fails must crash the lane itself, and what a stop has to save the lane saves itself."""
+    listener = _Listener()
+    consumer = AIOKafkaConsumer(**kafka.connection, group_id=log.topic, auto_offset_reset="earliest")
+    consumer.subscribe([log.topic], listener=listener)
+    await consumer.start()
+    async with owner(kafka, log) as producer:
+        await commit(producer, log, b"read all the same")
+    async with asyncio.timeout(20):
+        while not (batches := await consumer.getmany(timeout_ms=100)):
+            pass
+    assert [record.value for records in batches.values() for record in records] == [b"read all the same"]
+    before = list(listener.revoked)
+    await consumer.stop()
+    assert listener.revoked == before
