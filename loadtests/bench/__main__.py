@@ -9,7 +9,19 @@ from pathlib import Path
 import click
 import msgspec
 
-from loadtests.bench import backlog, ceiling, checkpointing, codec, guard, history, page, report, rounds, stages
+from loadtests.bench import (
+    backlog,
+    ceiling,
+    checkpointing,
+    codec,
+    guard,
+    history,
+    page,
+    ratchet,
+    report,
+    rounds,
+    stages,
+)
 from loadtests.prompts import data_dir
 from streams.embedded.kafka import KafkaCluster
 
@@ -44,15 +56,15 @@ async def run(plan: Plan, kafka: KafkaCluster, folder: Path) -> report.Report:
         built = await rounds.run_round(kafka, literal, rounds.literal_worker, folder)
         bare, parts = ceiling.requests_per_s(prompts)
         measured.append((detect, built, bare))
-    click.echo("guard, stages, checkpoints, codec, history", err=True)
-    guarded = guard.measure(prompts)
+    click.echo("guard, ratchet, stages, checkpoints, codec, history", err=True)
+    guarded, ratcheted = guard.measure(prompts), ratchet.measure(plan.in_process)
     judge_us = stages.microseconds_per_request(sample.records, sample.requests)
     checkpoint_us = await checkpointing.microseconds_per_request(kafka, sample.records, sample.requests)
     stored = history.with_effects(backlog.make(plan.history_requests).records)
     rates = await history.rates(stored, folder / "clickhouse", plan.rounds)
     about = report.machine(load_before, data_dir() is not None)
     decode_us = codec.decode_us(sample.records)
-    return report.build(measured, parts, judge_us, checkpoint_us, decode_us, guarded, rates, about)
+    return report.build(measured, parts, judge_us, checkpoint_us, decode_us, guarded, ratcheted, rates, about)
 
 
 @click.command()
@@ -78,6 +90,8 @@ def main(short: bool, only_page: bool, out: Path, docs: Path) -> None:
         click.echo(f"{name + '.requests_per_s':24} {lane.requests_per_s:>10,.1f}")
     for name in ("p99_ms", "requests_per_s_32"):
         click.echo(f"{'guard.' + name:24} {getattr(found.guard, name):>10,}")
+    for name in ("labels_per_s", "state_bytes"):
+        click.echo(f"{'ratchet.' + name:24} {getattr(found.ratchet, name):>10,}")
     click.echo(f"{'ceiling.requests_per_s':24} {found.ceiling.requests_per_s:>10,.1f}\nwritten to {path}")
 
 

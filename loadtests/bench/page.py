@@ -36,6 +36,8 @@ def _page(report: Report) -> str:
         f"| guard, a lone caller's call: median | {report.guard.p50_ms} ms |",
         f"| guard, a lone caller's call: 99th percentile | {report.guard.p99_ms} ms |",
         f"| guard, 32 callers at once, requests/s | {report.guard.requests_per_s_32:,.0f} |",
+        f"| ratchet, one scope, labels for a second of CPU | {report.ratchet.labels_per_s:,.0f} |",
+        f"| ratchet, state of a scope | {report.ratchet.state_bytes:,} bytes |",
         f"| start-up of a worker to ready | {report.startup_s} s |",
         "",
         "| | requests/s | lowest to highest | events/s | CPU a request |",

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from loadtests.bench import guard
+from loadtests.bench import guard, ratchet
 from loadtests.bench.history import Rates
 from loadtests.bench.rounds import Lane, summarise
 
@@ -56,6 +56,7 @@ class Report(msgspec.Struct):
     checkpoint_share: float  # of the worker's CPU
     codec: dict[str, float]  # decode, µs an event by type
     guard: guard.Figures
+    ratchet: ratchet.Figures
     history: HistoryRates
     startup_s: float
     machine: Machine
@@ -79,6 +80,7 @@ def build(
     checkpoint_us: float,
     codec: dict[str, float],
     guarded: guard.Figures,
+    ratcheted: ratchet.Figures,
     history: Rates,
     about: Machine,
 ) -> Report:
@@ -97,6 +99,7 @@ def build(
         checkpoint_share=round(checkpoint_us / detect.cpu_us_per_request, 3),
         codec=codec,
         guard=guarded,
+        ratchet=ratcheted,
         history=HistoryRates(
             rows_per_s=round(median(history.history)),
             bare_rows_per_s=round(median(history.bare)),

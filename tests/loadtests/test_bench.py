@@ -38,6 +38,8 @@ async def test_a_tiny_run_reports_every_figure(cluster: KafkaCluster, tmp_path: 
     assert report.startup_s > 0
     assert 0 < report.guard.p50_ms <= report.guard.p99_ms
     assert report.guard.requests_per_s_32 > 0
+    assert report.ratchet.labels_per_s > 0
+    assert 1_000 < report.ratchet.state_bytes <= 4_096
     page.write(msgspec.json.decode(msgspec.json.encode(report), type=Report), tmp_path)
     text = (tmp_path / "benchmarks.md").read_text()
     assert f"**{report.detect_over_literal:,.1f}**" in text
