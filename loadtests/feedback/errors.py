@@ -4,11 +4,11 @@ At the boundary: the true miss risk of the threshold asked for is alpha, all the
 a run errs when the bet has reached 1 / delta once. `python -m loadtests.feedback.errors` prints the docs' table.
 """
 
-import json
 import math
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import click
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -24,7 +24,7 @@ CORRUPTED = 0.1  # epsilon, as a share of alpha
 LATEST = 500  # labels that a delayed one can be late by
 
 
-class Errors(NamedTuple):
+class Errors(msgspec.Struct, frozen=True):
     """Runs that erred, and the 95 % interval of their share."""
 
     case: str
@@ -93,7 +93,7 @@ def main(runs: int, labels: int, as_json: bool) -> None:
     for case in CASES:
         found = count(case, runs, labels)
         if as_json:
-            click.echo(json.dumps(found._asdict()))
+            click.echo(msgspec.json.encode(found).decode())
         else:
             click.echo(
                 f"| {case} | {found.erred} of {runs} | {found.share:.2%} | {found.low:.2%} to {found.high:.2%} |"

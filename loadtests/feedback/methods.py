@@ -218,12 +218,15 @@ class Aci(_Usual):
     rule = "ACI"
 
     def _take(self, labels: Labels) -> Floats:
-        threshold, step, in_force = self.threshold, STEP * self._scale, []
-        for score, unsafe in zip(labels.score.tolist(), labels.unsafe.tolist(), strict=True):
-            in_force.append(threshold)
-            threshold += step * (ALPHA - (unsafe and score < threshold))
-        self.threshold = threshold
-        return np.array(in_force or [threshold])
+        step = STEP * self._scale
+        drift = self.threshold + step * ALPHA * np.arange(len(labels.score) + 1)
+        misses = np.zeros(len(drift))
+        for i in np.flatnonzero(labels.unsafe).tolist():
+            if labels.score[i] < drift[i] - step * misses[i]:
+                misses[i + 1 :] += 1
+        in_force: Floats = drift - step * misses
+        self.threshold = float(in_force[-1])
+        return in_force
 
 
 class Pid(_Usual):
@@ -239,18 +242,28 @@ class Pid(_Usual):
         self._saturation = 2 / math.pi * (math.ceil(math.log(total) * 0.01) - 1 / total)
 
     def _take(self, labels: Labels) -> Floats:
-        step, in_force, threshold = PID_STEP * self._scale, [], self.threshold
-        for score, unsafe in zip(labels.score.tolist(), labels.unsafe.tolist(), strict=True):
-            in_force.append(threshold)
-            error = (unsafe and score < threshold) - ALPHA
-            self._tracked -= step * error
-            self._excess += error
-            self._taken += 1
-            angle = self._excess * math.log(self._taken + 1) / (self._saturation * (self._taken + 1))
-            angle = min(max(angle, -math.pi / 2 + 1e-6), math.pi / 2 - 1e-6)
-            threshold = self._tracked - self._scale * math.tan(angle)
-        self.threshold = threshold
-        return np.array(in_force or [threshold])
+        """Between unsafe labels nothing is missed: thresholds are worked out at those only."""
+        in_force, done = [self.threshold], 0
+        for i in np.flatnonzero(labels.unsafe).tolist():
+            self._pass(i - done)
+            in_force.append(self._now())
+            missed = labels.score[i] < in_force[-1]
+            self._excess += missed
+            self._tracked -= PID_STEP * self._scale * missed
+            done = i
+        self._pass(len(labels.score) - done)
+        self.threshold = self._now()
+        return np.array(in_force)
+
+    def _pass(self, labels: int) -> None:
+        self._taken += labels
+        self._excess -= ALPHA * labels
+        self._tracked += PID_STEP * self._scale * ALPHA * labels
+
+    def _now(self) -> float:
+        angle = self._excess * math.log(self._taken + 1) / (self._saturation * (self._taken + 1))
+        angle = min(max(angle, -math.pi / 2 + 1e-6), math.pi / 2 - 1e-6)
+        return self._tracked - self._scale * math.tan(angle)
 
 
 def methods(world: World) -> list[Method]:

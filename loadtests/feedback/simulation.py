@@ -94,6 +94,8 @@ def simulate(plan: Plan, tell: Callable[[str], None]) -> list[Row]:
     """Every attack and method: means over seeds."""
     jobs = [(attack, seed) for attack in ATTACKS for seed in range(plan.seeds)]
     found: dict[tuple[str, str], list[Run]] = {}
+    for seed in range(min(ROUTERS, plan.seeds)):
+        _scores(seed, plan.made_up)  # trained here once: the workers are forks
     with ProcessPoolExecutor(plan.processes) as pool:
         for (attack, seed), runs in zip(jobs, pool.map(partial(play, plan), jobs), strict=True):
             for run in runs:

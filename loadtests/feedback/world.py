@@ -19,7 +19,7 @@ Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
 ALPHA, DELTA, EPSILON = 0.01, 0.01, 0.0002
-DAYS, LABELS_PER_DAY = 60, 3_000
+DAYS, LABELS_PER_DAY = 60, 2_000
 PRINCIPALS, TENANTS = 200, 10
 UNSAFE_SHARE = 0.1
 SENSITIVITY, SPECIFICITY = 0.95, 0.9995  # of the trusted judge

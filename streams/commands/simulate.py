@@ -15,13 +15,13 @@ def command() -> None:
               help="Write the rows here.")  # fmt: skip
 @click.option("--seeds", type=click.IntRange(1), default=20, show_default=True)
 @click.option("--days", type=click.IntRange(6), help="Default: 60.")
-@click.option("--labels", type=click.IntRange(1), help="Audits a day. Default: 3,000.")
+@click.option("--labels", type=click.IntRange(1), help="Audits a day. Default: 2,000.")
 @click.option("--made-up", is_flag=True, help="Made-up scores even where POINTSMAN_DATA has prompts.")
 @click.option("--processes", type=click.IntRange(1), default=2, show_default=True)
 def feedback(out: Path, seeds: int, days: int | None, labels: int | None, made_up: bool, processes: int) -> None:
     """Attack the feedback that moves thresholds: the ratchet beside fixed thresholds, re-fit, ACI and PID.
 
-    Takes about ten minutes of two cores. `python -m loadtests.feedback.page OUT` makes the docs' page of it.
+    Takes a few minutes of two cores. `python -m loadtests.feedback.page OUT` makes the docs' page of it.
     """
     import msgspec
 
