@@ -10,7 +10,7 @@ from detectors.budget import Budget, Grant
 from detectors.contract import Case, PromptFacts, StreamDetector
 from detectors.detections import Detections, shipped
 from detectors.joins import Entry, Joins, Key
-from detectors.kinds import KINDS
+from detectors.kinds import EVIDENCE, KINDS
 from detectors.panel import PromptPanel
 from detectors.processor import Output, Record
 from detectors.streamtime import StreamTime
@@ -20,7 +20,7 @@ from detectors.verdict import ask, verdict_of
 from schemas.checkpoints import Marker, check_format
 from schemas.codec import InvalidRecord, dead_letter_headers, decode_event, encode, stable_id
 from schemas.events import AnyEvent, Outcome, Request, Route, without_text
-from schemas.topics import DEADLETTERS, VERDICTS
+from schemas.topics import DEADLETTERS, FINDINGS, VERDICTS
 from schemas.verdicts import Finding, Reason
 
 MARKER_KEY = b"marker"
@@ -212,8 +212,9 @@ class Judge:
         for name in facts.unable if outcome is None else ():
             self.counters[f"detector_unable.{name}"] += 1
         for reason in facts.reasons:
-            if reason.flagged:
+            if reason.flagged or _is_evidence(reason):
                 self._emit_finding(reason, case, cause)
+        facts.reasons = [reason for reason in facts.reasons if not _is_evidence(reason)]
         if self._tickets is not None and outcome is not None and not entry.flagged:
             self._out += self._tickets.report(entry.request, entry.route, outcome, self.time_ms)
 
@@ -271,9 +272,13 @@ class Judge:
             extra_cost_usd=self._usual_cost.beyond(case),
             request_ids=[request.request_id],
             note=reason.note,
+            use=reason.use,
         )
         self.counters[f"findings.{reason.detector}.{reason.kind}"] += 1
-        self._out += self._detections.records(finding)
+        if _is_evidence(reason):  # one partition of the fleet lane has all of a window
+            self._out.append(Output(FINDINGS.name, reason.window.encode(), encode(finding)))
+        else:
+            self._out += self._detections.records(finding)
 
     # --- state
 
@@ -336,3 +341,7 @@ class Judge:
 
 def _when(time_ms: int) -> datetime:
     return datetime.fromtimestamp(time_ms / 1000, UTC)
+
+
+def _is_evidence(reason: Reason) -> bool:
+    return reason.kind in EVIDENCE

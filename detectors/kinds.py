@@ -30,11 +30,17 @@ KINDS: Mapping[str, Category] = MappingProxyType(
         "steering": "cost_escalation",
         "tier_contradiction": "cost_escalation",
         "tool_calls_changed": "custody",
+        "transplant": "cost_escalation",
+        "trigger_candidate": "cost_escalation",
         "unjudged": "pipeline",
         "unsafe_route": "safety_bypass",
         "unseen_trigger": "cost_escalation",
+        "usual_window": "cost_escalation",
     }
 )
+
+# What the lanes tell each other on the findings topic: no detection reads them, and no verdict names them.
+EVIDENCE = frozenset({"trigger_candidate", "transplant"})
 
 
 def fingerprint(labels: Mapping[str, str]) -> str:

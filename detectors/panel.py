@@ -13,7 +13,7 @@ from detectors.catalogue import Catalogue, shipped
 from detectors.contract import Answer, PromptDetector, PromptFacts
 from detectors.custody.recognisers import Recognisers
 from detectors.custody.rules import Rules
-from detectors.discovery import windows_of
+from detectors.discovery.windows import pack_windows
 from detectors.embedding import static_embedding
 from detectors.novelty import artefact
 from detectors.novelty.detector import NoveltyDetector
@@ -51,10 +51,12 @@ class PromptPanel:
         others: Sequence[PromptDetector],
         thresholds: Thresholds,
         rules: Rules | None = None,
+        window_text: bool = False,
     ) -> None:
         """Take the detector of known triggers, whose catalogue can be swapped, and those without one.
 
         `rules`: of custody, which say whether prompts are searched for what must not leave.
+        `window_text`: the facts keep the text of a prompt's ends, so that `discovery` can say what a window reads.
         """
         self.detectors: Sequence[PromptDetector] = (triggers, *others)
         self.thresholds = thresholds
@@ -63,6 +65,7 @@ class PromptPanel:
         self._embedding = static_embedding()
         file = self.rules.file
         self._recognisers = Recognisers(file.canaries, file.recognise) if self.rules.recognises else None
+        self._window_text = window_text
 
     @property
     def catalogue(self) -> Catalogue:
@@ -88,11 +91,22 @@ class PromptPanel:
         vectors = self._embedding.vectors(batch).astype(np.float16)
         likenesses = np.packbits(vectors > 0, axis=1).view(">u8")[:, 0].tolist()
         facts = [
-            PromptFacts(vector=vector.tobytes(), likeness=likeness, sketch=sketch, catalogue_version=version)
+            PromptFacts(
+                vector=vector.tobytes(),
+                likeness=likeness,
+                sketch=sketch,
+                windows=windows,
+                catalogue_version=version,
+            )
             if readable
             else PromptFacts(catalogue_version=version)
-            for vector, likeness, sketch, readable in zip(
-                vectors, likenesses, sketches(batch), batch.readable, strict=True
+            for vector, likeness, sketch, windows, readable in zip(
+                vectors,
+                likenesses,
+                sketches(batch),
+                pack_windows(batch, self._window_text),
+                batch.readable,
+                strict=True,
             )
         ]
         for detector in self.detectors:
@@ -106,9 +120,6 @@ class PromptPanel:
                 answers = self._one_by_one(detector, requests, facts)
             for fact, answer in zip(facts, answers, strict=True):
                 add_answer(fact.scores, fact.reasons, fact.unable, detector.name, answer)
-        for i, fact in enumerate(facts):
-            if any(reason.detector == NoveltyDetector.name for reason in fact.reasons):
-                fact.windows = windows_of(batch.heads[i], batch.tails[i])
         if self._recognisers is not None:
             for fact, request in zip(facts, requests, strict=True):
                 fact.carries = self._recognisers.find(request)
@@ -133,10 +144,11 @@ def build_panel(
     second_stage: SecondStage | None = None,
     novelty_model: Path = artefact.PATH,
     rules: Rules | None = None,
+    window_text: bool = False,
 ) -> PromptPanel:
     """The shipped prompt detectors, on a catalogue (default: the shipped one) and novelty's artefact."""
     triggers = TriggerDetector(thresholds, catalogue if catalogue is not None else shipped(), second_stage)
-    return PromptPanel(triggers, (NoveltyDetector(thresholds, novelty_model),), thresholds, rules)
+    return PromptPanel(triggers, (NoveltyDetector(thresholds, novelty_model),), thresholds, rules, window_text)
 
 
 def add_answer(

@@ -17,7 +17,7 @@ def _characters_of_bytes(text: str) -> list[int] | None:
     return owners if len(owners) == len(folded.encode()) else None
 
 
-def _offsets(text: str) -> tuple[list[int], list[tuple[int, int]]]:
+def token_places(text: str) -> tuple[list[int], list[tuple[int, int]]]:
     """Tokens of a text, runs collapsed, and each one's characters [begin, end)."""
     owners = _characters_of_bytes(text)
     if owners is None:
@@ -49,11 +49,11 @@ def character_span(batch: PromptBatch, i: int, begin: int, end: int) -> tuple[in
     if end > size:
         return None
     wanted = batch.tokens[i, begin:end].tolist()
-    tokens, places = _offsets(batch.heads[i])
+    tokens, places = token_places(batch.heads[i])
     if tokens[begin:end] == wanted:
         return places[begin][0], places[end - 1][1]
     tail = batch.tails[i]
-    tokens, places = _offsets(tail)
+    tokens, places = token_places(tail)
     first = len(tokens) - (size - begin)
     if first >= 0 and tokens[first : first + len(wanted)] == wanted:
         return places[first][0] - len(tail), places[first + len(wanted) - 1][1] - len(tail)

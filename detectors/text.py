@@ -38,6 +38,7 @@ class PromptBatch:
     readable: NDArray[np.bool_]  # (n,): False where the event carries no text: detectors answer None
     tokens: NDArray[np.int32]  # (n, ROW_TOKENS), -1 after the row's end
     lengths: NDArray[np.int32]  # (n,)
+    pieces: list[tuple[str, ...]]  # what the tokens are of: the whole text, or head and tail; none where unreadable
 
     def __len__(self) -> int:
         return len(self.heads)
@@ -110,13 +111,15 @@ def _rows(pieces: Sequence[tuple[str, ...]]) -> tuple[NDArray[np.int32], NDArray
 
 
 def _batch(cuts: Sequence[_Cut | None]) -> PromptBatch:
-    tokens, lengths = _rows([cut.pieces if cut else () for cut in cuts])
+    pieces = [cut.pieces if cut else () for cut in cuts]
+    tokens, lengths = _rows(pieces)
     return PromptBatch(
         heads=[cut.head if cut else "" for cut in cuts],
         tails=[cut.tail if cut else "" for cut in cuts],
         readable=np.array([cut is not None for cut in cuts], np.bool_),
         tokens=tokens,
         lengths=lengths,
+        pieces=pieces,
     )
 
 

@@ -18,6 +18,9 @@ from rich.table import Table
 
 from detectors.alerting import Alerting
 from detectors.detections import shipped as shipped_detections
+from detectors.discovery.campaigns import Campaigns
+from detectors.discovery.transplant import Probes, shipped_probes
+from detectors.fleet import FleetPartition
 from detectors.judge import Judge, JudgeLimits
 from detectors.panel import build_panel
 from detectors.processor import Output, Processor, Record
@@ -151,9 +154,12 @@ def play(day: Day) -> Played:
     asks.sort(key=lambda ask: ask.at)
     lines = [encode(event) for _, event in events(asks, score_all(router, asks), router, day.seed)]
     thresholds = Thresholds()
-    judge = Judge(build_panel(thresholds), stream_detectors(thresholds), JudgeLimits())
-    fleet_lane = _Overheard(Alerting(shipped_detections()))
-    result = replay(lines, judge, fleet_lane, FLUSH_MS)  # type: ignore[arg-type]  # a Processor by __getattr__
+    judge = Judge(build_panel(thresholds, window_text=True), stream_detectors(thresholds), JudgeLimits())
+    detections, probes = shipped_detections(), Probes(router, shipped_probes())
+    fleet_lane = _Overheard(
+        FleetPartition(Alerting(detections), Campaigns(detections, thresholds, transplants=True))
+    )
+    result = replay(lines, judge, fleet_lane, FLUSH_MS, probes)  # type: ignore[arg-type]  # by __getattr__
     alarms = [Alarm(first, fleet_lane.last[alert_id]) for alert_id, first in fleet_lane.told.items()]
     sent_at = {request_id(day.seed, number): ask.at for number, ask in enumerate(asks)}
     return Played(result, alarms, attacks_in(asks, KINDS, day.seed), sent_at)

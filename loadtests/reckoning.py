@@ -81,9 +81,10 @@ class Reckoner:
     """Builds once, for several runs, what the lanes build: processors as a worker without settings has them."""
 
     def __init__(self) -> None:
-        panel, detections, settings = build_panel(Thresholds()), load(None), Settings()
+        thresholds, detections, settings = Thresholds(), load(None), Settings()
+        panel = build_panel(thresholds)
         self._detect = detect.spec(settings, panel, detections)
-        self._fleet = fleet.spec(settings, detections, Suppressions())
+        self._fleet = fleet.spec(settings, detections, Suppressions(), thresholds)
 
     async def reckon(
         self, brokers: Mapping[str, Any], suffix: str, store: Store, sent: Collection[str]

@@ -40,7 +40,8 @@ FEEDBACK = Topic("pointsman.feedback.v1", "a record of one of the three topics a
                  "the original key", "pointsman feedback", partitions=1, retention_ms=400 * DAY_MS)  # fmt: skip
 TICKETS = Topic("pointsman.tickets.v1", "AuditTicket", "ticket_id", "pointsman detect", partitions=1)
 VERDICTS = Topic("pointsman.verdicts.v1", "Verdict", "verdict_id", "pointsman detect", like_events=True)
-FINDINGS = Topic("pointsman.findings.v1", "Finding", "alert fingerprint", "pointsman detect", like_events=True)
+FINDINGS = Topic("pointsman.findings.v1", "Finding", "alert fingerprint, or window",
+                 "pointsman detect and fleet", like_events=True)  # fmt: skip
 DEADLETTERS = Topic("pointsman.deadletters.v1", "the original bytes", "the original key", "pointsman",
                     like_events=True, retention_ms=30 * DAY_MS,
                     config={"max.message.bytes": str(4 << 20)})  # fmt: skip
@@ -56,8 +57,8 @@ SUPPRESSIONS = Topic("pointsman.suppressions.v1", "Suppression", "suppression_id
 ALERTS = Topic("pointsman.alerts.v1", "Alert", "fingerprint", "pointsman fleet", like_events=True)
 THRESHOLDS = Topic("pointsman.thresholds.v1", "ThresholdUpdate", "state, scope and parameter",
                    "pointsman feedback", compacted=True)  # fmt: skip
-TRIGGERS = Topic("pointsman.triggers.v1", "Trigger", "trigger_id", "reviewers", compacted=True,
-                 config={"max.message.bytes": str(2 << 20)})  # fmt: skip
+TRIGGERS = Topic("pointsman.triggers.v1", "Trigger", "trigger_id", "reviewers; pointsman fleet, proposals only",
+                 compacted=True, config={"max.message.bytes": str(2 << 20)})  # fmt: skip
 
 ALL = (EVENTS, AUDITS, REPORTS, DECISIONS, FEEDBACK, TICKETS, VERDICTS, FINDINGS, DEADLETTERS, CHECKPOINTS,
        FLEET_CHECKPOINTS, FEEDBACK_CHECKPOINTS, SUPPRESSIONS, ALERTS, THRESHOLDS, TRIGGERS)  # fmt: skip

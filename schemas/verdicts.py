@@ -12,12 +12,47 @@ Category = Literal[
     "cost_escalation", "quality_hijack", "safety_bypass", "feedback_poisoning", "custody", "pipeline"
 ]
 Severity = Literal["info", "warning", "critical"]
+Place = Literal["head", "tail", "inside"]
 UnjudgedReason = Literal[
     "no_text",  # no prompt text, head and tail, or embedding: the text detectors had nothing to read
     "route_missing",  # and nothing else could judge it either
     "budget",  # the guard's time budget, or an overload policy
     "error",  # a detector failed on this request; the counter and the log say which
 ]
+
+
+class WindowUse(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
+    """A window that came back: one use of it, for the fleet lane to add up with others. Never in a verdict."""
+
+    bodies: int  # distinct ones so far, of this partition
+    residual: float  # how far the score is above what the rest of the prompt gets, in standard deviations
+    scale: float = 0.0  # one standard deviation of this router's scores
+    place: Place = "inside"
+    parts: int = 1  # shingles of it that came back: a mutated window is seldom whole
+    usual: bool = False  # used no more often than it was before: not new
+    rest: list[int] = []  # hashes of the rarest tokens outside of the window
+    requests: int = 0  # judged by this partition since its last candidate: what transplants are paid from
+    text: str = ""  # of the window, only where the settings let it travel
+
+
+class Transplant(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
+    """A window to be put into probe prompts, scored by the router itself; with `lifts`: what it did to them."""
+
+    test_id: str
+    text: str
+    place: Place = "inside"
+    direction: Direction = "up"
+    margin: float = 0.0  # standard deviations that a win needs
+    needed: float = 0.0  # log wealth at which it is believed
+    probes: int = 0  # at most
+    scale: float = 1.0  # one standard deviation of the router's scores
+    lifts: list[float] = []  # in the window's direction, in that scale
+    failed: str = ""  # why the router could not be asked: an error's type
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether it has been tried."""
+        return bool(self.lifts or self.failed)
 
 
 class Reason(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
@@ -40,6 +75,7 @@ class Reason(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     trigger_version: int = 0
     share: float | None = None  # part of the trigger's information that was found, 0..1
     note: str = ""  # one sentence of ours, never text from the event
+    use: WindowUse | None = None  # of kinds that are evidence only
 
 
 class Verdict(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
@@ -108,3 +144,5 @@ class Finding(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     request_ids: list[str] = []
     note: str = ""
     campaign: str = ""  # alert_id, in what the fleet lane tells the alerts of a campaign's members
+    use: WindowUse | None = None
+    transplant: Transplant | None = None

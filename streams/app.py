@@ -19,6 +19,7 @@ from streams.lane import Lane
 from streams.lanes import detect, feedback, fleet
 from streams.lanes.history import HistoryLane
 from streams.lanes.notify import NotifyLane
+from streams.lanes.transplant import Transplanter
 from streams.settings import Settings, Web
 from streams.suppressions import SuppressionControl
 
@@ -77,7 +78,11 @@ def build(settings: Settings, roles: Collection[Role]) -> faust.App:
     if "fleet" in roles:
         suppressions = Suppressions()
         services.append(SuppressionControl(app, brokers, suppressions, suffix))
-        services.append(Lane(app, fleet.spec(settings, detections, suppressions), brokers, health, suffix))
+        services.append(
+            Lane(app, fleet.spec(settings, detections, suppressions, panel.thresholds), brokers, health, suffix)
+        )
+        if settings.fleet.router_url:
+            services.append(Transplanter(settings, brokers, health))
     if "feedback" in roles:
         services.append(Lane(app, feedback.spec(settings, detections), brokers, health, suffix))
         services.append(feedback.Relay(settings, brokers, health))

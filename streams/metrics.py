@@ -104,10 +104,19 @@ JOINS = _counter(
     "joins", "Requests, routes and outcomes brought together, or not.",
     result="met, route_missing, route_late, request_missing, outcome_late, evicted",
 )  # fmt: skip
-STATE_KEYS = _gauge("state_keys", "Keys held in state.", part="waiting, settled, answered, pending_alerts")
+STATE_KEYS = _gauge(
+    "state_keys", "Keys held in state.", part="waiting, settled, answered, pending_alerts, campaigns"
+)
 STATE_EVICTIONS = _counter("state_evictions", "Keys evicted from bounded state.", detector=_DETECTOR)
 TRANSFORMER_PROMPTS = _counter(
     "transformer_prompts", "Prompts offered to the full sentence transformer.", result="done, over_budget"
+)
+TRANSPLANTS = _counter(
+    "transplants", "Windows that the router itself was to try; `queries` are texts that it scored.",
+    result="wanted, over_budget, queries, no_lift, failed, late",
+)  # fmt: skip
+CAMPAIGNS = _counter(
+    "campaigns", "Windows found to move the router; usual: they were in use before.", result="named, usual"
 )
 CATALOGUE_VERSION = _gauge("catalogue_version", "Version of the trigger catalogue in force.")
 CATALOGUE_ENTRIES = _gauge("catalogue_entries", "Entries matched.", kind="lexical, semantic")
@@ -167,6 +176,8 @@ _COUNTED = {
     "oddities": ODDITIES,
     "alert_transitions": ALERT_TRANSITIONS,
     "transformer_prompts": TRANSFORMER_PROMPTS,
+    "transplants": TRANSPLANTS,
+    "campaigns": CAMPAIGNS,
     "audit_labels": AUDIT_LABELS,
     "threshold_updates": THRESHOLD_UPDATES,
 }

@@ -8,9 +8,10 @@ from statistics import median_low
 
 import msgspec
 
+from detectors.discovery.transplant import Probes, answer
 from detectors.processor import Output, Processor, Record
 from schemas.alerts import Alert
-from schemas.codec import MAX_CLOCK_OFF_MS, TICK_HEADERS, read_dead_letter
+from schemas.codec import MAX_CLOCK_OFF_MS, TICK_HEADERS, encode, read_dead_letter
 from schemas.deadletters import DeadLetter
 from schemas.topics import ALERTS, DEADLETTERS, EVENTS, FINDINGS, VERDICTS
 from schemas.verdicts import Finding, Verdict
@@ -52,8 +53,10 @@ class _Collected:
     fleet_offset: int = 0
 
 
-def replay(lines: Sequence[bytes], judge: Processor, alerting: Processor, flush_ms: int) -> Result:
-    """Run `lines` (one event's JSON each) through both processors.
+def replay(
+    lines: Sequence[bytes], judge: Processor, alerting: Processor, flush_ms: int, probes: Probes | None = None
+) -> Result:
+    """Run `lines` (one event's JSON each) through both processors; `probes` answers the transplants wanted.
 
     Stream time is the events' own, made monotone; after the last line it moves on by `flush_ms`, so that
     requests whose route never came get their verdict. Two runs give equal results.
@@ -68,7 +71,10 @@ def replay(lines: Sequence[bytes], judge: Processor, alerting: Processor, flush_
             numbered = replace(record, offset=collected.fleet_offset)
             collected.fleet_offset += 1
             # What a campaign tells its members' alerts is in the log before what comes after.
-            waiting.extendleft(reversed(_collect(alerting.apply([numbered]), collected, record.timestamp)))
+            told = _collect(alerting.apply([numbered]), collected, record.timestamp)
+            if probes is not None:
+                told = [reply for record in told for reply in _with_answer(record, probes)]
+            waiting.extendleft(reversed(told))
     collected.result.alerts = list(collected.alerts.values())
     return collected.result
 
@@ -91,6 +97,15 @@ def _collect(outputs: Sequence[Output], collected: _Collected, time_ms: int) -> 
             letter = FileRecord(output.topic, 0, time_ms, output.value, output.key, output.headers)
             result.deadletters.append(read_dead_letter(letter))
     return findings
+
+
+def _with_answer(record: FileRecord, probes: Probes) -> Iterator[FileRecord]:
+    """The record, and what a transplant that it wants gives."""
+    yield record
+    finding = msgspec.json.decode(record.value or b"", type=Finding)
+    if finding.transplant is not None and not finding.transplant.is_answer:
+        finding.transplant = answer(probes, finding.transplant)
+        yield replace(record, value=encode(finding))
 
 
 def _batches(records: list[FileRecord], flush_ms: int) -> Iterator[Sequence[Record]]:

@@ -96,6 +96,10 @@ class Detect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     custody_rules: Annotated[
         str, Meta(description="YAML file of custody's rules (docs/detectors/custody.md); empty: none")
     ] = ""
+    window_text: Annotated[
+        bool,
+        Meta(description="windows that come back travel with their text, for a week at most: transplants need it"),
+    ] = False
     dead_letter_max_ratio: Annotated[
         float, Meta(gt=0, le=1, description="share of invalid events beyond which the lane stops instead")
     ] = 0.95
@@ -113,6 +117,21 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         Meta(description="folder of detections of your own, over those that ship; the detect lane reads it too"),
     ] = ""
     resend_seconds: Annotated[float, Positive, Meta(description="between refreshes of a firing alert")] = 60.0
+    router_url: Annotated[
+        str,
+        Meta(
+            description="scores texts for transplants: POST of {texts: [...]} gives {scores: [...]}, higher is"
+            " harder; needs detect.window_text; empty: none are made",
+            extra=_SECRET,
+        ),
+    ] = ""
+    router_timeout_seconds: Annotated[float, Positive, Meta(description="for one answer of it")] = 10.0
+    probes: Annotated[
+        str,
+        Meta(
+            description="JSONL of 40 or more ordinary prompts of the fleet, with a `text` each; empty: the shipped"
+        ),
+    ] = ""
 
 
 class Feedback(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -12,6 +12,7 @@ import msgspec
 from schemas.clickhouse.named import moment
 from streams.commands.config import config_option, load_settings
 from streams.commands.stores import on_store
+from streams.commands.triggers import resolve
 from streams.past.results import runs
 from streams.past.run import Run, Window, ms
 from streams.settings import Settings
@@ -46,10 +47,13 @@ class Moment(click.ParamType):
 @click.option("--list", "listing", is_flag=True, help="List the replays that there are.")
 @click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), is_flag=False, flag_value="-",
               help="Of a file: where its results go ('-': standard output). Else: print as JSON.")  # fmt: skip
+@click.option("--router", default="", help="Of a file: MODULE:NAME of what returns a router with score(texts), for"
+              " transplants.")  # fmt: skip
 @config_option
 def command(
     events: Path | None, begins: datetime | None, ends: datetime, source: str, warm_up: int,
-    thresholds: Path | None, catalogue: Path | None, listing: bool, out: Path | None, path: Path | None,
+    thresholds: Path | None, catalogue: Path | None, listing: bool, out: Path | None, router: str,
+    path: Path | None,
 ) -> None:  # fmt: skip
     """Judge the past again, in stream time. It pages nobody and touches nothing of the live service.
 
@@ -63,7 +67,7 @@ def command(
         wanted = Window(ms(begins) - 1000 * warm_up, ms(begins), ms(ends))
         _show([_replay_window(load_settings(path), wanted, source, thresholds, catalogue)], out is not None)
     elif events is not None and begins is None and out is not None:
-        _replay_file(events, out, thresholds, catalogue)
+        _replay_file(events, out, thresholds, catalogue, router)
     else:
         raise click.UsageError("give a file of EVENTS and --json, or --from, or --list")
 
@@ -91,10 +95,15 @@ def _replay_window(
         raise click.ClickException(str(error)) from error
 
 
-def _replay_file(events: Path, out: Path, thresholds_file: Path | None, catalogue: Path | None) -> None:
+def _replay_file(
+    events: Path, out: Path, thresholds_file: Path | None, catalogue: Path | None, router: str
+) -> None:
     from detectors.alerting import Alerting
     from detectors.catalogue import CatalogueError, read_records
     from detectors.detections import shipped
+    from detectors.discovery.campaigns import Campaigns
+    from detectors.discovery.transplant import Probes, shipped_probes
+    from detectors.fleet import FleetPartition
     from detectors.judge import Judge, JudgeLimits
     from detectors.panel import build_panel
     from detectors.registry import stream_detectors
@@ -107,11 +116,14 @@ def _replay_file(events: Path, out: Path, thresholds_file: Path | None, catalogu
         lines.pop()  # the file's last newline
     try:
         thresholds = Thresholds(read_thresholds(thresholds_file) if thresholds_file else {})
-        panel = build_panel(thresholds, read_records(catalogue).catalogue() if catalogue else None)
+        panel = build_panel(thresholds, read_records(catalogue).catalogue() if catalogue else None,
+                            window_text=bool(router))  # fmt: skip
     except (ValueError, CatalogueError) as error:
         raise click.ClickException(str(error)) from error
     judge = Judge(panel, stream_detectors(thresholds), JudgeLimits())
-    result = replay(lines, judge, Alerting(shipped()), flush_ms=60_000)
+    probes = Probes(resolve(router)(), shipped_probes()) if router else None
+    fleet = FleetPartition(Alerting(shipped()), Campaigns(shipped(), thresholds, bool(router)))
+    result = replay(lines, judge, fleet, flush_ms=60_000, probes=probes)
     data = msgspec.json.format(msgspec.json.encode(result), indent=1)
     if str(out) == "-":
         sys.stdout.buffer.write(data + b"\n")

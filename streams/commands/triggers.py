@@ -123,7 +123,7 @@ def grow(
     """Grow gadgets against a router and propose them."""
     from detectors.triggers import grow as growing
 
-    score = _resolve(router)().score
+    score = resolve(router)().score
     entries = []
     for number in range(seed, seed + count):
         grown = growing.grow(score, sampling, direction, tokens, number)  # type: ignore[arg-type]  # a click.Choice
@@ -197,7 +197,7 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
         raise click.ClickException(f"catalogue: {error}") from error
 
 
-def _resolve(name: str) -> Callable[[], Any]:
+def resolve(name: str) -> Callable[[], Any]:
     """What MODULE:NAME names; the router's code is the user's, so it is looked up and never imported by us."""
     module, _, path = name.partition(":")
     try:

@@ -25,7 +25,10 @@ def panel_of(settings: Detect) -> PromptPanel:
     """
     model = Path(settings.novelty_model) if settings.novelty_model else artefact.PATH
     second_stage = Transformer(sentence_transformer_path()) if settings.transformer_per_second else None
-    return build_panel(Thresholds(), second_stage=second_stage, novelty_model=model, rules=rules(settings))
+    return build_panel(
+        Thresholds(), second_stage=second_stage, novelty_model=model, rules=rules(settings),
+        window_text=settings.window_text,
+    )  # fmt: skip
 
 
 def limits_of(settings: Detect) -> JudgeLimits:

@@ -2,18 +2,24 @@
 
 from detectors.alerting import Alerting
 from detectors.detections import Detections
+from detectors.discovery.campaigns import Campaigns
+from detectors.fleet import FleetPartition
 from detectors.suppressions import Suppressions
+from detectors.thresholds import Thresholds
 from schemas.topics import FINDINGS, FLEET_CHECKPOINTS
 from streams.lane import LaneSpec
 from streams.settings import Settings
 
 
-def spec(settings: Settings, detections: Detections, suppressions: Suppressions) -> LaneSpec:
+def spec(
+    settings: Settings, detections: Detections, suppressions: Suppressions, thresholds: Thresholds
+) -> LaneSpec:
     """The lane as the settings want it."""
     fleet = settings.fleet
 
-    def make(partition: int) -> Alerting:
-        return Alerting(detections, suppressions=suppressions, refresh_seconds=fleet.resend_seconds)
+    def make(partition: int) -> FleetPartition:
+        alerting = Alerting(detections, suppressions=suppressions, refresh_seconds=fleet.resend_seconds)
+        return FleetPartition(alerting, Campaigns(detections, thresholds, bool(fleet.router_url), partition))
 
     return LaneSpec(
         name="fleet",

@@ -20,7 +20,8 @@ from detectors.coverage import Coverage
 from detectors.custody import Custody
 from detectors.custody.rules import Rules
 from detectors.difficulty import Difficulty
-from detectors.discovery import Discovery, windows_of
+from detectors.discovery import Discovery
+from detectors.discovery.windows import pack_windows
 from detectors.kinds import KINDS
 from detectors.probing import Probing, sketches
 from detectors.spend import Spend
@@ -36,7 +37,7 @@ Factory = Callable[[], StreamDetector]
 SMALL: dict[str, Factory] = {
     "coverage": lambda: Coverage(Thresholds(), capacity=64),
     "custody": lambda: Custody(Thresholds(), Rules(), gateways=64),
-    "discovery": lambda: Discovery(Thresholds(), capacity=64),
+    "discovery": lambda: Discovery(Thresholds(), windows=64, versions=8),
     "difficulty": lambda: Difficulty(Thresholds(), versions=8, routers=16),
     "probing": lambda: Probing(Thresholds(), principals=64),
     "spend": lambda: Spend(Thresholds(), principals=64, tenants=16),
@@ -91,7 +92,7 @@ def vector(rng: random.Random, dims: int = 64) -> bytes:
 def windows(i: int) -> bytes:
     """The windows of a prompt with a body of its own, a beginning of all, and one of a few endings."""
     text = f"a prompt that has its body {i} {i * 7} and ends in one ending {i % 3}"
-    return windows_of(text, text)
+    return pack_windows(read_texts([text]))[0]
 
 
 def sketch(i: int) -> bytes:
@@ -281,7 +282,9 @@ def flood(n: int) -> Iterator[Case]:
             "gateway_name": f"gw{i}", "gateway_version": "1",
         }  # fmt: skip
         rng = random.Random(i)
-        odd = windows_of(f"{i} new {i} words {i} at", f"each {i} end {i} {i}")
+        odd = pack_windows(
+            read_texts([f"window {i // 2} which {i // 2} is {i // 2} new, under a body: {i} and {i}"])
+        )[0]
         facts = PromptFacts(
             scores={"triggers": 0.0, "novelty": 0.999}, vector=vector(rng), windows=odd, sketch=sketch(i)
         )

@@ -13,6 +13,9 @@ from aiokafka import AIOKafkaProducer
 
 from detectors.alerting import Alerting
 from detectors.detections import SHIPPED, Detections, load
+from detectors.discovery.campaigns import Campaigns
+from detectors.fleet import FleetPartition
+from detectors.thresholds import Thresholds
 from loadtests.exactness import check
 from loadtests.workers import Worker
 from schemas.topics import ALERTS, DEADLETTERS, FINDINGS, FLEET_CHECKPOINTS, named
@@ -115,12 +118,17 @@ async def kills(kafka: KafkaCluster, run_id: str, folder: Path, rounds: int, see
             assert alert.statuses[0] == "firing", (channel, trigger, alert)
             assert alert.statuses[-1] == "resolved", (channel, trigger, alert)
     found = await check(
-        kafka.connection, run_id, lambda _: Alerting(detections), FINDINGS, FLEET_CHECKPOINTS,
+        kafka.connection, run_id, lambda _: fleet_of(detections), FINDINGS, FLEET_CHECKPOINTS,
         (FINDINGS, ALERTS, DEADLETTERS),
     )  # fmt: skip
     assert found.exact, found
     assert found.effects == 2 * len(expected), "an alert fires once and resolves once"
     return found.repeated
+
+
+def fleet_of(detections: Detections) -> FleetPartition:
+    """A partition of the lane as a worker without settings has it."""
+    return FleetPartition(Alerting(detections), Campaigns(detections, Thresholds(), transplants=False))
 
 
 def _all_over(receiver: Receiver, expected: set[str]) -> bool:

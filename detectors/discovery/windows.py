@@ -1,0 +1,85 @@
+"""What `discovery` needs of a prompt whose text is dropped: its tokens as buckets, and text only where allowed."""
+
+from functools import cache
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.discovery.expectation import BUCKETS
+from detectors.discovery.kernel import MOST_TOKENS
+from detectors.spans import token_places
+from detectors.text import ROW_TOKENS, PromptBatch
+from detectors.vocabulary import SIZE, vocabulary
+
+if ROW_TOKENS > MOST_TOKENS:
+    raise AssertionError("a row must fit into the kernel's scratch")
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(tuple[str, ...]).decode
+
+# About four tokens share a bucket: enough to tell windows apart and to predict scores, not to read a prompt from.
+BUCKET_OF = ((np.arange(SIZE, dtype=np.uint32) * 40_503 >> 2) % BUCKETS).astype(np.uint16)
+
+
+class Seen(NamedTuple):
+    """A prompt's ends: no texts where they may not be kept."""
+
+    tokens: NDArray[np.uint16]
+    pieces: tuple[str, ...]  # as `PromptBatch.pieces`
+
+    def window_text(self, begin: int, end: int) -> str:
+        """The text of the tokens [begin, end); empty where none was kept, or where folding does not map back."""
+        size = len(self.tokens)
+        if len(self.pieces) == 1:
+            tokens, places = token_places(self.pieces[0])
+            if len(tokens) == size:
+                return self.pieces[0][places[begin][0] : places[end - 1][1]]
+        if not self.pieces:
+            return ""
+        # Cut in the middle: a window is in the first part of the row or in its last.
+        tokens, places = token_places(self.pieces[0])
+        if BUCKET_OF[tokens[begin:end]].tolist() == self.tokens[begin:end].tolist():
+            return self.pieces[0][places[begin][0] : places[end - 1][1]]
+        tokens, places = token_places(self.pieces[-1])
+        begin, end = begin - size + len(tokens), end - size + len(tokens)
+        if (
+            begin >= 0
+            and BUCKET_OF[tokens[begin:end]].tolist() == self.tokens[begin - len(tokens) :][: end - begin].tolist()
+        ):
+            return self.pieces[-1][places[begin][0] : places[end - 1][1]]
+        return ""
+
+
+def pack_windows(batch: PromptBatch, with_text: bool = False) -> list[bytes]:
+    """`PromptFacts.windows` of each prompt: the number of tokens, their buckets, and the text where asked for."""
+    buckets = BUCKET_OF[batch.tokens]
+    packed = []
+    for i, size in enumerate(batch.lengths.tolist()):
+        tokens = size.to_bytes(2, "little") + buckets[i, :size].tobytes()
+        if with_text:
+            tokens += _encode(batch.pieces[i])
+        packed.append(tokens)
+    return packed
+
+
+def unpack_windows(windows: bytes) -> Seen:
+    """What `pack_windows` packed.
+
+    Raises:
+        ValueError: it did not.
+    """
+    size = int.from_bytes(windows[:2], "little")
+    if size > MOST_TOKENS or len(windows) < 2 + 2 * size:
+        raise ValueError("no packed windows")
+    text = windows[2 + 2 * size :]
+    return Seen(np.frombuffer(windows, np.uint16, size, 2), _decode(text) if text else ())
+
+
+@cache
+def bucket_bits() -> NDArray[np.float32]:
+    """float32[BUCKETS]: the information of a bucket, that of its commonest token."""
+    bits = np.full(BUCKETS, np.inf, np.float32)
+    np.minimum.at(bits, BUCKET_OF, vocabulary().bits)
+    return np.where(np.isinf(bits), 0, bits).astype(np.float32)

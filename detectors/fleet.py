@@ -1,0 +1,65 @@
+"""The fleet lane on one partition of the findings topic: alerts, and beside them campaigns of unseen triggers."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from detectors.alerting import Alerting
+from detectors.discovery.campaigns import STATE, Campaigns
+from detectors.processor import Output, Record
+
+
+class FleetPartition:
+    """A Processor (detectors/processor.py) of two: each takes from the log what is its own."""
+
+    def __init__(self, alerting: Alerting, campaigns: Campaigns) -> None:
+        self.offset = 0
+        self.counters: Counter[str] = Counter()
+        self._alerting = alerting
+        self._campaigns = campaigns
+
+    def apply(self, records: Sequence[Record]) -> list[Output]:
+        """See `Processor.apply`. One record after the other, so that the outputs' order is not the batch's."""
+        outputs = [
+            output
+            for record in records
+            for part in (self._alerting, self._campaigns)
+            for output in part.apply([record])
+        ]
+        self._add_up()
+        return outputs
+
+    def _add_up(self) -> None:
+        self.offset = self._alerting.offset
+        self.counters = self._alerting.counters + self._campaigns.counters
+
+    def waiting(self) -> bool:
+        """See `Processor.waiting`."""
+        return self._alerting.waiting()
+
+    @property
+    def firing(self) -> int:
+        """How many alerts are firing."""
+        return self._alerting.firing
+
+    def holds(self) -> Mapping[str, int]:
+        """See `Processor.holds`."""
+        return {**self._alerting.holds(), **self._campaigns.holds()}
+
+    def changes(self) -> list[tuple[bytes, bytes | None]]:
+        """See `Processor.changes`."""
+        return [*self._campaigns.changes(), *self._alerting.changes()]
+
+    def load(self, key: bytes, value: bytes | None) -> None:
+        """See `Processor.load`."""
+        part = self._campaigns if key.startswith(STATE) else self._alerting
+        part.load(key, value)
+
+    def loaded(self) -> None:
+        """See `Processor.loaded`."""
+        self._alerting.loaded()
+        self._campaigns.loaded()
+        self._add_up()
+
+    def snapshot(self) -> dict[bytes, bytes]:
+        """See `Processor.snapshot`."""
+        return {**self._campaigns.snapshot(), **self._alerting.snapshot()}

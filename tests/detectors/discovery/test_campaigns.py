@@ -1,0 +1,214 @@
+"""Candidates of all partitions become a campaign: told from content, tried, named, proposed."""
+
+import math
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import pytest
+
+from detectors.alerting import Alerting
+from detectors.detections import shipped
+from detectors.discovery.campaigns import Campaigns, interval
+from detectors.discovery.transplant import Probes, answer, shipped_probes
+from detectors.fleet import FleetPartition
+from detectors.processor import Output
+from detectors.thresholds import Thresholds
+from schemas.codec import encode
+from schemas.topics import ALERTS, FINDINGS, TRIGGERS
+from schemas.triggers import Trigger
+from schemas.verdicts import Finding, WindowUse
+from streams.replay import FileRecord
+from tests.factories import NOON_MS, at
+
+
+class Router:
+    def __init__(self, lift: float) -> None:
+        self.lift = lift
+
+    def score(self, texts: Sequence[str]) -> list[float]:
+        return [len(text) % 7 / 100 + self.lift * ("TRIGGER" in text) for text in texts]
+
+
+def candidate(n: int, **fields: Any) -> Finding:
+    rng = random.Random(n if "seed" not in fields else fields.pop("seed"))
+    use: dict[str, Any] = {
+        "bodies": n + 1, "residual": 2.5, "scale": 0.1, "place": "head", "text": "TRIGGER", "requests": 5_000,
+        "rest": sorted(rng.sample(range(4096), 24)), **fields.pop("use", {}),
+    }  # fmt: skip
+    defaults: dict[str, Any] = {
+        "finding_id": f"f{n}", "kind": "trigger_candidate", "category": "cost_escalation", "severity": "info",
+        "time": at(NOON_MS + n), "labels": {}, "detector": "discovery", "detector_version": "2", "window": "w",
+        "tenant_id": f"t{n % 3}", "principal_hash": f"p{n % 5}", "request_id": f"r{n}", "score": 3.0 + n,
+        "direction": "up", "event_time": at(NOON_MS + n), "use": WindowUse(**use),
+    }  # fmt: skip
+    return Finding(**{**defaults, **fields})
+
+
+class Lane:
+    """One fleet partition whose transplants are answered by a router (None: by nobody)."""
+
+    def __init__(self, router: Router | None, transplants: bool = True) -> None:
+        self.campaigns = Campaigns(shipped(), Thresholds(), transplants)
+        self.part = FleetPartition(Alerting(shipped()), self.campaigns)
+        self.probes = Probes(router, shipped_probes()) if router else None
+        self.log: list[FileRecord] = []
+        self.out: list[Output] = []
+
+    def take(self, *findings: Finding, step_ms: int = 1000) -> None:
+        for finding in findings:
+            time_ms = NOON_MS + len(self.log) * step_ms
+            self.log.append(FileRecord(FINDINGS.name, len(self.log), time_ms, encode(finding)))
+            outputs = self.part.apply(self.log[-1:])
+            self.out += outputs
+            for output in outputs:
+                if output.topic == FINDINGS.name:
+                    told = msgspec.json.decode(output.value, type=Finding)
+                    self.take(told, step_ms=step_ms)
+                    if told.transplant and not told.transplant.is_answer and self.probes:
+                        told.transplant = answer(self.probes, told.transplant)
+                        self.take(told, step_ms=step_ms)
+
+    def findings(self, kind: str) -> list[Finding]:
+        told = [msgspec.json.decode(o.value, type=Finding) for o in self.out if o.topic == FINDINGS.name]
+        return [finding for finding in told if finding.kind == kind and not finding.campaign]
+
+    def proposals(self) -> list[Trigger]:
+        return [msgspec.json.decode(o.value, type=Trigger) for o in self.out if o.topic == TRIGGERS.name]
+
+
+def test_a_window_that_moves_the_probes_is_named_with_all_its_uses_and_proposed() -> None:
+    lane = Lane(Router(0.3))
+    lane.take(*(candidate(n) for n in range(8)))
+    named = lane.findings("unseen_trigger")
+    assert [finding.request_id for finding in named] == [f"r{n}" for n in range(8)]
+    assert {finding.labels["window"] for finding in named} == {"w"}
+    assert {finding.stage for finding in named} == {"transplant"}
+    assert named[0].score == pytest.approx(3.0, abs=0.5)
+    assert "5 uses, 5 callers, first in r0; lift 3.1 sd" in named[0].note
+    assert named[-1].note.startswith("8 uses")
+    (proposal,) = lane.proposals()
+    assert (proposal.text, proposal.position, proposal.review) == ("TRIGGER", "prefix", "proposed")
+    assert any(output.topic == ALERTS.name for output in lane.out)
+
+
+def test_content_that_moves_no_probe_is_not() -> None:
+    lane = Lane(Router(0.0))
+    lane.take(*(candidate(n) for n in range(40)))
+    assert not lane.findings("unseen_trigger")
+    assert not lane.proposals()
+    assert lane.campaigns.counters["transplants.no_lift"] >= 1
+    assert lane.campaigns.counters["transplants.queries"] <= 10
+
+
+def test_one_context_however_often_is_not_tried() -> None:
+    lane = Lane(Router(0.3))
+    lane.take(*(candidate(n, seed=1) for n in range(30)))
+    assert not lane.findings("transplant")
+
+
+def test_contexts_of_one_topic_are_not_tried() -> None:
+    lane = Lane(Router(0.3))
+    topic = list(range(4))  # a sixth of the words in common, otherwise different
+    for n in range(30):
+        rest = sorted({*topic, *random.Random(n).sample(range(4096), 20)})
+        lane.take(candidate(n, use={"rest": rest}))
+    assert not lane.findings("transplant")
+
+
+def test_one_tenant_needs_more_contexts() -> None:
+    lane = Lane(Router(0.3))
+    lane.take(*(candidate(n, tenant_id="t") for n in range(8)))
+    assert not lane.findings("transplant")
+    lane.take(candidate(8, tenant_id="t"))
+    assert lane.findings("transplant")
+
+
+def test_what_is_here_and_there_needs_more_contexts() -> None:
+    lane = Lane(Router(0.3))
+    lane.take(*(candidate(n, use={"place": ("head", "tail", "inside")[n % 3]}) for n in range(6)))
+    assert not lane.findings("transplant")
+    lane.take(candidate(6))
+    assert [finding.transplant.place for finding in lane.findings("transplant") if finding.transplant] == ["inside"]
+
+
+def test_a_usual_window_is_shown_to_reviewers_and_alarms_nobody() -> None:
+    lane = Lane(Router(0.3))
+    lane.take(*(candidate(n, score=20.0, use={"usual": True}) for n in range(8)))
+    assert lane.findings("usual_window")
+    assert not lane.findings("unseen_trigger")
+    assert not any(output.topic == ALERTS.name for output in lane.out)
+    assert lane.proposals()[0].reason
+
+
+def test_queries_are_paid_from_requests() -> None:
+    lane = Lane(Router(0.3))
+    lane.take(*(candidate(n, use={"requests": 10}) for n in range(12)))
+    assert not lane.findings("transplant")
+    assert lane.campaigns.counters["transplants.over_budget"] >= 1
+    lane.take(candidate(12, use={"requests": 8_000}))
+    assert lane.findings("unseen_trigger")
+
+
+def test_a_router_that_does_not_answer_costs_nothing_and_is_asked_again() -> None:
+    class Down(Router):
+        def score(self, texts: Sequence[str]) -> list[float]:
+            raise OSError
+
+    lane = Lane(Down(0))
+    lane.take(*(candidate(n) for n in range(6)))
+    assert lane.campaigns.counters["transplants.failed"] >= 1
+    lane.probes = Probes(Router(0.3), shipped_probes())
+    lane.take(candidate(7))
+    assert lane.findings("unseen_trigger")
+
+
+def test_without_a_router_the_residuals_must_do_and_it_says_so() -> None:
+    for lane in (Lane(None, transplants=False), Lane(None)):
+        lane.take(*(candidate(n, use={"text": ""}) for n in range(30)))
+        named = lane.findings("unseen_trigger")
+        assert {finding.stage for finding in named} == {"residuals"}
+        assert "weaker" in named[0].note
+        assert not lane.proposals()
+
+
+def test_found_again_after_a_day_it_begins_anew() -> None:
+    lane = Lane(Router(0.3))
+    lane.take(*(candidate(n) for n in range(4)))
+    lane.take(*(candidate(n) for n in range(4, 8)), step_ms=86_400_001)
+    assert not lane.findings("transplant")
+
+
+def test_what_is_delivered_twice_counts_once() -> None:
+    once, twice = Lane(Router(0.3)), Lane(Router(0.3))
+    for n in range(4):
+        once.take(candidate(n))
+        twice.take(candidate(n), candidate(n))
+    assert len(twice.findings("transplant")) == len(once.findings("transplant")) == 0
+
+
+def test_state_is_a_function_of_the_log_and_restores_exactly() -> None:
+    lane = Lane(Router(0.3))
+    lane.take(*(candidate(n, window=f"w{n % 3}") for n in range(30)))
+    whole = FleetPartition(Alerting(shipped()), Campaigns(shipped(), Thresholds(), True))
+    outputs = whole.apply(lane.log)
+    assert outputs == lane.out
+    assert whole.snapshot() == lane.part.snapshot()
+    half = FleetPartition(Alerting(shipped()), Campaigns(shipped(), Thresholds(), True))
+    before = half.apply(lane.log[:17])
+    rest = FleetPartition(Alerting(shipped()), Campaigns(shipped(), Thresholds(), True))
+    for key, value in half.changes():
+        rest.load(key, value)
+    rest.loaded()
+    assert rest.offset == 17
+    assert [*before, *rest.apply(lane.log)] == outputs
+    assert rest.snapshot() == whole.snapshot()
+    assert rest.counters == whole.counters
+
+
+def test_the_interval_of_equal_lifts_is_a_point() -> None:
+    assert interval([1.0, 1.0, 1.0]) == (1.0, 1.0)
+    low, high = interval([0.0, 1.0, 2.0])
+    assert low < 1.0 < high
+    assert not math.isnan(interval([1.0])[0])
