@@ -14,6 +14,8 @@ from detectors.catalogue import Catalogue, read_records
 from detectors.contract import StreamDetector
 from detectors.detections import Detections
 from detectors.detections import load as load_detections
+from detectors.discovery.campaigns import Campaigns
+from detectors.fleet import FleetPartition
 from detectors.judge import Judge, JudgeLimits
 from detectors.panel import PromptPanel
 from detectors.processor import Record
@@ -81,7 +83,9 @@ async def replay_past(settings: Settings, wanted: Wanted, store: Store) -> Run:
         return Judge(cast.panel, _stream_detectors(wanted, cast), limits, partition, detections)
 
     alerting = Alerting(detections, refresh_seconds=settings.fleet.resend_seconds)
-    replay = Replay(run, wanted.window, judge, alerting)
+    # The router is not asked about the past: windows are judged by their residuals.
+    campaigns = Campaigns(detections, cast.panel.thresholds, transplants=False)
+    replay = Replay(run, wanted.window, judge, FleetPartition(alerting, campaigns))
     results = Results(store, run)
     await results.begin()
     async for partition, records in await _events(settings, wanted, store, run, cast):
