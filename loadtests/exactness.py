@@ -13,7 +13,7 @@ import msgspec
 
 from detectors.processor import Processor, Record
 from schemas.codec import TICK_TYPE
-from schemas.topics import ALERTS, CHECKPOINTS, DEADLETTERS, EVENTS, FINDINGS, VERDICTS, Topic, named
+from schemas.topics import ALERTS, CHECKPOINTS, DEADLETTERS, EVENTS, FINDINGS, THRESHOLDS, VERDICTS, Topic, named
 from streams.kafka import read_to_end
 
 
@@ -109,6 +109,8 @@ def _identity(topic: str, record: Any) -> bytes:
         return bytes(headers["x-letter-id"])
     if topic == FINDINGS.name:
         return str(msgspec.json.decode(record.value)["finding_id"]).encode()
+    if topic == THRESHOLDS.name:
+        return str(msgspec.json.decode(record.value)["update_id"]).encode()
     if topic == ALERTS.name:
         alert = msgspec.json.decode(record.value)
         return f"{alert['alert_id']}/{alert.get('sequence', 0)}".encode()
