@@ -53,9 +53,19 @@ def load(folder: Path | None = None) -> Detections:
     """Those that ship; over them those of a folder: the same RuleID replaces, `Enabled: false` takes out.
 
     Raises:
-        DetectionError: see `loader.read`.
+        DetectionError: see `loader.read`; or a campaign inhibits what is no detection.
     """
-    return Detections([*read(SHIPPED), *(read(folder) if folder else ())])
+    held = [*read(SHIPPED), *(read(folder) if folder else ())]
+    known = {detection.rule_id for detection in held}
+    unknown = [
+        f"{detection.rule_id}: `Inhibits`: there is no detection `{rule_id}`"
+        for detection in held
+        for rule_id in (detection.campaign.inhibits if detection.campaign else ())
+        if rule_id not in known
+    ]
+    if unknown:
+        raise DetectionError(unknown)
+    return Detections(held)
 
 
 @cache

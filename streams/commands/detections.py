@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from detectors.detections import SHIPPED, Detection, DetectionError
+from detectors.detections import Detection, DetectionError, load
 from detectors.detections.examples import failures
 from detectors.detections.loader import read
 from streams.commands.brokers import json_option
@@ -60,14 +60,14 @@ def test(folder: Path | None, path: Path | None, as_json: bool) -> None:
 
 def _in_force(folder: Path | None, config: Path | None) -> list[tuple[Detection, str]]:
     """Each with where it is from."""
-    own = folder or Path(load_settings(config).fleet.detections or SHIPPED)
+    setting = load_settings(config).fleet.detections
+    own = folder or (Path(setting) if setting else None)
     try:
-        held = {detection.rule_id: (detection, "shipped") for detection in read(SHIPPED)}
-        if own != SHIPPED:
-            held |= {detection.rule_id: (detection, str(own)) for detection in read(own)}
+        held = sorted(load(own), key=lambda detection: detection.rule_id)
+        of_own = {detection.rule_id for detection in read(own)} if own else set()
     except DetectionError as error:
         raise click.ClickException(str(error)) from error
-    return sorted(((d, source) for d, source in held.values() if d.enabled), key=lambda pair: pair[0].rule_id)
+    return [(detection, str(own) if detection.rule_id in of_own else "shipped") for detection in held]
 
 
 def _facts(detection: Detection) -> dict[str, Any]:

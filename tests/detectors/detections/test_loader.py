@@ -123,6 +123,12 @@ def test_a_folder_of_ones_own_adds_replaces_and_takes_out(tmp_path: Path) -> Non
     assert held.get("known_trigger")
 
 
+def test_a_campaign_that_stands_for_no_alert_there_is(tmp_path: Path) -> None:
+    text = GOOD.replace("Severity: info\nDyn", "Campaign: {Inhibits: [novel_txt]}\nSeverity: info\nDyn")
+    with pytest.raises(DetectionError, match="many_callers: `Inhibits`: there is no detection `novel_txt`"):
+        load(write(tmp_path, text))
+
+
 def test_no_such_folder(tmp_path: Path) -> None:
     with pytest.raises(DetectionError, match="there is no such folder"):
         load(tmp_path / "missing")
