@@ -55,17 +55,17 @@ def _canonical(record: T, **without: str) -> bytes:
     return type(record).__name__.encode() + b"\n" + encode(msgspec.structs.replace(record, **times, **without))
 
 
-def read_approvers(text: str) -> dict[str, str]:
+def read_keys(text: str) -> dict[str, str]:
     """`name:key` of each, with white space between.
 
     Raises:
         ValueError: a part is none, a name comes twice, or two have one key.
     """
     pairs = [part.partition(":")[::2] for part in text.split()]
-    approvers = dict(pairs)
-    if any(not name or not key for name, key in pairs) or len(set(approvers.values())) != len(pairs):
-        raise ValueError("approvers are `name:key` with spaces between, each with a name and a key of its own")
-    return approvers
+    keys = dict(pairs)
+    if any(not name or not key for name, key in pairs) or len(set(keys.values())) != len(pairs):
+        raise ValueError("`name:key` with spaces between, each with a name and a key of its own")
+    return keys
 
 
 # --- the chain

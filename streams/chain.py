@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from detectors.feedback import Feedback, Rules
 from detectors.feedback.book import entry_name, update_id
 from schemas.codec import InvalidRecord, decode, encode, read_dead_letter
-from schemas.signatures import chain_problems, derived, link_problem
+from schemas.signatures import chain_problems, derived, link_problem, read_keys
 from schemas.thresholds import IN_FORCE, ThresholdDecision, ThresholdUpdate
 from schemas.topics import DEADLETTERS, DECISIONS, FEEDBACK_CHECKPOINTS, THRESHOLDS, named
 from streams.kafka import connection, read_to_end
@@ -53,8 +53,11 @@ class Latest:
 
 
 def update_keys(settings: FeedbackSettings) -> dict[str, bytes] | None:
-    """What links are signed with; None without a key."""
-    return {settings.key_id: derived(settings.key, "updates")} if settings.key else None
+    """What links are, and were, signed with, by key id; None without a key."""
+    if not settings.key:
+        return None
+    keys = {**read_keys(settings.old_keys), settings.key_id: settings.key}
+    return {key_id: derived(key, "updates") for key_id, key in keys.items()}
 
 
 async def latest(kafka: Kafka) -> Latest:

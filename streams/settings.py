@@ -12,7 +12,7 @@ import msgspec
 import yaml
 from msgspec import Meta
 
-from schemas.signatures import LEAST_KEY_CHARS, read_approvers
+from schemas.signatures import LEAST_KEY_CHARS, read_keys
 
 PREFIX = "POINTSMAN_"
 OTHER_VARIABLES = {
@@ -146,6 +146,12 @@ class Feedback(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     key_id: Annotated[
         str, Meta(pattern=r"^[A-Za-z0-9._-]{1,32}$", description="names that key in each signature")
     ] = "1"
+    old_keys: Annotated[
+        str,
+        Meta(
+            description="`id:key` of former keys, with spaces between: what they signed still counts", extra=_SECRET
+        ),
+    ] = ""
     mode: Annotated[
         Literal["observe", "propose", "shadow", "active"],
         Meta(description="what the evidence may do: count, propose, publish beside what is in force, or move it"),
@@ -408,10 +414,11 @@ def _contradictions(settings: Settings) -> Iterator[str]:
         yield "kafka.ssl_certfile and kafka.ssl_keyfile go together"
     if 0 < len(settings.feedback.key) < LEAST_KEY_CHARS:
         yield f"feedback.key has fewer than {LEAST_KEY_CHARS} characters"
-    try:
-        read_approvers(settings.feedback.approvers)
-    except ValueError as error:
-        yield f"feedback.approvers: {error}"
+    for name in ("approvers", "old_keys"):
+        try:
+            read_keys(getattr(settings.feedback, name))
+        except ValueError as error:
+            yield f"feedback.{name}: {error}"
     if settings.notify.webhook_secret and not settings.notify.webhook_url:
         yield "notify.webhook_secret is set, but no webhook_url"
 

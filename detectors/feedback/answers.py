@@ -68,7 +68,8 @@ class Answers:
 
     def __init__(self, rules: Rules) -> None:
         self.judges: dict[str, Record] = {}
-        self._keys = {rules.key_id: derived(rules.key, "tickets")}
+        keys = {**rules.old_keys, rules.key_id: rules.key}
+        self._keys = {key_id: derived(key, "tickets") for key_id, key in keys.items()}
         self._known = {(c.tenant_id, c.request_id, c.detector): c.label for c in rules.canaries}
         self._answered: dict[str, tuple[int, int]] = {}  # ticket -> when it expires, digest of the label's id
         self._soonest = 0  # no answered ticket expires before; derived

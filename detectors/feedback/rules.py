@@ -31,6 +31,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 
     key: str  # of tickets and links (`schemas.signatures.derived`)
     key_id: str = "1"
+    old_keys: Mapping[str, str] = {}  # key id -> key: what they signed still counts
     mode: Mode = "propose"
     approvers: Mapping[str, str] = {}  # name -> key; where there are any, every decision must be signed
     canaries: tuple[Canary, ...] = ()

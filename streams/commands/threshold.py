@@ -195,14 +195,16 @@ def verify(from_topic: bool, path: Path | None, as_json: bool) -> None:
 @command.command()
 @config_option
 @json_option
-def key(path: Path | None, as_json: bool) -> None:
-    """Show the key that routers verify with: of all that feedback.key signs, it opens links of the chain only."""
-    settings = load_settings(path).feedback
-    keys = chain.update_keys(settings)
-    if keys is None:
+def keys(path: Path | None, as_json: bool) -> None:
+    """Show the keys that routers verify with, by id: of all that feedback.key signs, they fit links only."""
+    found = chain.update_keys(load_settings(path).feedback)
+    if found is None:
         raise click.ClickException("feedback.key is not set")
-    shown = keys[settings.key_id].hex()
-    click.echo(msgspec.json.encode({"key_id": settings.key_id, "key": shown}).decode() if as_json else shown)
+    if as_json:
+        _print_json({key_id: made.hex() for key_id, made in found.items()})
+        return
+    for key_id, made in found.items():
+        click.echo(f"{key_id} {made.hex()}")
 
 
 # --- to decide

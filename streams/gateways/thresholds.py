@@ -1,13 +1,14 @@
 """Thresholds for a router to embed: what was decided, verified; else the last good; never looser than its own.
 
-    thresholds = RouterThresholds({"novelty.flag": 0.999}, "KEY OF `pointsman threshold key`", "thresholds.json")
+    thresholds = RouterThresholds({"novelty.flag": 0.999}, {"1": KEY}, "thresholds.json")
     task = asyncio.create_task(thresholds.poll("http://pointsman:8080/thresholds"))  # or follow_topic(...)
     thresholds.value("novelty.flag")
 
-The limits given here are the router's own and win over everything: no link, however well signed, makes a value
-looser than them. A link counts when it is signed, newer than the one before and, where it comes right after one
-that was seen, follows it in the chain. What counts is kept in the file, so that a router that starts while nobody
-can be reached goes on with it. It needs msgspec, aiohttp for `poll` and aiokafka for `follow_topic`.
+`pointsman threshold keys` prints the keys. The limits given here are the router's own and win over everything: no
+link, however well signed, makes a value looser than them. A link counts when it is signed, newer than the one before
+and, where it comes right after one that was seen, follows it in the chain. What counts is kept in the file, so that
+a router that starts while nobody can be reached goes on with it. It needs msgspec, aiohttp for `poll` and aiokafka
+for `follow_topic`.
 """
 
 import asyncio
@@ -36,14 +37,14 @@ _decode_links = msgspec.json.Decoder(list[ThresholdUpdate]).decode
 class RouterThresholds:
     """Values by parameter and scope. For one event loop; `value` may be asked from any thread."""
 
-    def __init__(self, limits: Mapping[str, float], key: str, file: str | Path, key_id: str = "1") -> None:
-        """`limits`: the loosest value of each parameter that the router asks for; `key`: hexadecimal.
+    def __init__(self, limits: Mapping[str, float], keys: Mapping[str, str], file: str | Path) -> None:
+        """`limits`: the loosest value of each parameter that the router asks for; `keys`: hexadecimal, by id.
 
         Raises:
-            ValueError: the key is not hexadecimal.
+            ValueError: a key is not hexadecimal.
         """
         self._limits = dict(limits)
-        self._keys = {key_id: bytes.fromhex(key)}
+        self._keys = {key_id: bytes.fromhex(key) for key_id, key in keys.items()}
         self._file = Path(file)
         self._links: dict[tuple[str, ThresholdScope], ThresholdUpdate] = {}
         self._newest: ThresholdUpdate | None = None

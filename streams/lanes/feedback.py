@@ -20,7 +20,7 @@ from detectors.detections import Detections
 from detectors.feedback import Feedback, Rules
 from detectors.feedback.processor import ORIGIN
 from detectors.tickets import read_canaries
-from schemas.signatures import read_approvers
+from schemas.signatures import read_keys
 from schemas.topics import AUDITS, DECISIONS, FEEDBACK, FEEDBACK_CHECKPOINTS, REPORTS, named
 from streams.health import Health
 from streams.kafka import read_batches
@@ -47,8 +47,9 @@ def rules(settings: Settings) -> Rules:
     return Rules(
         key=feedback.key,
         key_id=feedback.key_id,
+        old_keys=read_keys(feedback.old_keys),
         mode=feedback.mode,
-        approvers=read_approvers(feedback.approvers),
+        approvers=read_keys(feedback.approvers),
         canaries=read_canaries(Path(feedback.canaries)) if feedback.canaries else (),
         ladder=tuple(feedback.ladder.split()),
     )

@@ -232,7 +232,7 @@ def _walk(rig: Rig, worker: Worker) -> None:
     assert (second["mode"], second["approver"]) == ("active", "ann, ben")
 
     # A router sees the same, but for what is looser than its own limit.
-    router = RouterThresholds({FLAG: 0.999}, rig.run("threshold", "key")["key"], rig.folder / "router.json")
+    router = RouterThresholds({FLAG: 0.999}, rig.run("threshold", "keys"), rig.folder / "router.json")
     asyncio.run(_followed(router, worker.metrics_url.replace("/metrics", "/thresholds"), second["version"]))
     assert router.value(FLAG) == 0.999
     wait_for(lambda: [f for f in rig.read(FINDINGS, msgspec.Raw) if b"feedback_poisoning" in bytes(f)])

@@ -126,6 +126,9 @@ def test_secrets_from_files(tmp_path: Path) -> None:
         ({"POINTSMAN_KAFKA_SASL_PASSWORD": "x"}, "would not be used"),
         ({"POINTSMAN_KAFKA_SSL_CERTFILE": "x"}, "go together"),
         ({"POINTSMAN_NOTIFY_WEBHOOK_SECRET": "x"}, "no webhook_url"),
+        ({"POINTSMAN_FEEDBACK_KEY": "short"}, "feedback.key has fewer than 16 characters"),
+        ({"POINTSMAN_FEEDBACK_APPROVERS": "ann:x ben:x"}, "feedback.approvers: `name:key` with spaces between"),
+        ({"POINTSMAN_FEEDBACK_OLD_KEYS": "x"}, "feedback.old_keys: `name:key`"),
     ],
 )
 def test_contradictions(environ: dict[str, str], says: str) -> None:

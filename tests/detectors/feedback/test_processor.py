@@ -13,12 +13,12 @@ from detectors.thresholds import DEFAULTS, Thresholds
 from detectors.tickets import AUDITED
 from schemas.codec import encode, read_dead_letter
 from schemas.deadletters import DeadLetter
-from schemas.signatures import chain_problems, signed
+from schemas.signatures import chain_problems, derived, signed
 from schemas.thresholds import ThresholdScope, ThresholdUpdate
 from schemas.topics import AUDITS, DEADLETTERS, DECISIONS, EVENTS, FINDINGS, REPORTS
 from schemas.verdicts import Finding
 from streams.replay import FileRecord
-from tests.detectors.feedback.log import APPROVERS, DAY, FLAG, UPDATE_KEYS, Log, canary, links_of, modes
+from tests.detectors.feedback.log import APPROVERS, DAY, FLAG, KEY, UPDATE_KEYS, Log, canary, links_of, modes
 from tests.factories import at
 
 
@@ -107,6 +107,13 @@ def test_forged_altered_expired_and_replayed_tickets_count_nothing_and_are_said(
     assert [letter.reason for letter in letters(outputs)] == ["bad_ticket"] * 5
     assert [f.stage for f in findings(outputs)] == ["forged", "forged", "replayed", "expired", "expired"]
     assert {f.labels["alertname"] for f in findings(outputs)} == {"feedback_poisoning"}
+
+
+def test_what_a_former_key_signed_still_counts() -> None:
+    log = Log(key="the key after it, of 2027", key_id="2", old_keys={"1": KEY})
+    log.label("unsafe")
+    log.append(AUDITS, log.answer(signed(log.ticket(), derived("the key after it, of 2027", "tickets"), "2")))
+    assert log.applied()[0].counters["audit_labels.counted"] == 2
 
 
 def test_what_is_delivered_twice_counts_once_and_is_no_attack() -> None:

@@ -42,7 +42,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def client(file: Path, limits: dict[str, float] | None = None) -> RouterThresholds:
-    return RouterThresholds(limits or LIMITS, KEY.hex(), file)
+    return RouterThresholds(limits or LIMITS, {"1": KEY.hex()}, file)
 
 
 def body(links: list[ThresholdUpdate]) -> bytes:
@@ -69,7 +69,7 @@ def test_what_counts_is_used_and_survives_a_restart_without_anybody(file: Path) 
 
 @given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6), st.sampled_from(list(LIMITS)))
 def test_never_looser_than_the_limit(value: float, limit: float, parameter: str) -> None:
-    made = RouterThresholds({parameter: limit}, KEY.hex(), "/nonexistent/file")
+    made = RouterThresholds({parameter: limit}, {"1": KEY.hex()}, "/nonexistent/file")
     assert made.take(chain({"parameter": parameter, "new_value": value})[0])
     found = made.value(parameter, SCOPE)
     assert found == (max(value, limit) if parameter.startswith("routing.") else min(value, limit))
