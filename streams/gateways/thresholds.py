@@ -5,10 +5,10 @@
     thresholds.value("novelty.flag")
 
 `pointsman threshold keys` prints the keys. The limits given here are the router's own and win over everything: no
-link, however well signed, makes a value looser than them. A link counts when it is signed, newer than the one before
-and, where it comes right after one that was seen, follows it in the chain. What counts is kept in the file, so that
-a router that starts while nobody can be reached goes on with it. It needs msgspec, aiohttp for `poll` and aiokafka
-for `follow_topic`.
+link, however well signed, makes a value looser than them. A link counts when it is signed, newer than the one
+before and, where it comes right after one that was seen, follows it in the chain. What counts is kept in the file,
+so that a router that starts while nobody can be reached goes on with it. It needs msgspec, aiohttp for `poll` and
+aiokafka for `follow_topic`.
 """
 
 import asyncio
