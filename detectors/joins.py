@@ -22,6 +22,7 @@ class Entry(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     request: Request | None = None  # without text
     request_offset: int = 0
     facts: PromptFacts | None = None
+    likeness: int = 0  # of the prompt, once it is settled: what outcomes are compared by
     route: Route | None = None
     outcomes: list[Outcome] = []  # that came before the verdict
     seen: list[
@@ -70,6 +71,7 @@ class Joins:
         """The verdict was given: keep what outcomes need, drop the rest."""
         entry = self.waiting.pop(key)
         entry.settled_ms, entry.settled_offset = time_ms, offset
+        entry.likeness = entry.facts.likeness if entry.facts is not None else 0
         entry.facts = None
         entry.outcomes = []
         self.settled[key] = entry

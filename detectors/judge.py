@@ -153,7 +153,7 @@ class Judge:
         if not self._joins.is_new(key, entry, event.event_id):
             self.counters["oddities.duplicate_outcome"] += 1
         elif entry.settled_ms:
-            self._judge_case(entry, PromptFacts(), event, event.event_id)
+            self._judge_case(entry, PromptFacts(likeness=entry.likeness), event, event.event_id)
         elif len(entry.outcomes) < MOST_EARLY_OUTCOMES:
             entry.outcomes = [*entry.outcomes, event]
         else:
@@ -196,7 +196,7 @@ class Judge:
             self.counters["joins.met"] += 1
         self._joins.settle(key, self.time_ms, self.offset - 1)
         for outcome in outcomes:
-            self._judge_case(entry, PromptFacts(), outcome, outcome.event_id)
+            self._judge_case(entry, PromptFacts(likeness=entry.likeness), outcome, outcome.event_id)
 
     def _judge_case(self, entry: Entry, facts: PromptFacts, outcome: Outcome | None, cause: str) -> None:
         """Ask every stream detector, in order; answers are added to `facts`, findings go out."""

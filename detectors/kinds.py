@@ -17,6 +17,8 @@ KINDS: Mapping[str, Category] = MappingProxyType(
         "denial_of_wallet": "cost_escalation",
         "egress_personal": "custody",
         "egress_secret": "custody",
+        "experts_crowded": "safety_bypass",
+        "experts_silenced": "safety_bypass",
         "feedback_poisoning": "feedback_poisoning",
         "fleet_spend": "cost_escalation",
         "gateway_changed": "custody",

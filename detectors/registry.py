@@ -6,6 +6,7 @@ from detectors.custody import Custody
 from detectors.custody.rules import Rules
 from detectors.difficulty import Difficulty
 from detectors.discovery import Discovery
+from detectors.experts import Experts
 from detectors.probing import Probing
 from detectors.spend import Spend
 from detectors.steering import Steering
@@ -19,8 +20,16 @@ def stream_detectors(thresholds: Thresholds, rules: Rules | None = None) -> list
     """
     difficulty = Difficulty(thresholds)
     steering = Steering(thresholds, difficulty.residual)  # first, so that both see one state of the models
-    others = (Spend(thresholds), Probing(thresholds), Custody(thresholds, rules or Rules()), Coverage(thresholds))
-    return [Discovery(thresholds), steering, difficulty, *others]
+    return [
+        Discovery(thresholds),
+        steering,
+        difficulty,
+        Spend(thresholds),
+        Probing(thresholds),
+        Custody(thresholds, rules or Rules()),
+        Experts(thresholds),
+        Coverage(thresholds),
+    ]
 
 
 def guard_detectors(thresholds: Thresholds, rules: Rules | None = None) -> list[StreamDetector]:

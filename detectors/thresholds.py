@@ -27,6 +27,8 @@ DEFAULTS: Mapping[str, float] = MappingProxyType(
         "discovery.proof": 4.0,
         "discovery.queries": 0.005,
         "discovery.slack": 0.9,
+        "experts.crowded": 6.0,
+        "experts.silenced": 6.0,
         "novelty.flag": 0.999,
         "novelty.prior": 0.95,
         "probing.places": 5.0,

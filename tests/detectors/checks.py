@@ -22,6 +22,7 @@ from detectors.custody.rules import Rules
 from detectors.difficulty import Difficulty
 from detectors.discovery import Discovery
 from detectors.discovery.windows import pack_windows
+from detectors.experts import Experts
 from detectors.kinds import KINDS
 from detectors.probing import Probing, sketches
 from detectors.spend import Spend
@@ -39,6 +40,7 @@ SMALL: dict[str, Factory] = {
     "custody": lambda: Custody(Thresholds(), Rules(), gateways=64),
     "discovery": lambda: Discovery(Thresholds(), windows=64, versions=8),
     "difficulty": lambda: Difficulty(Thresholds(), versions=8, routers=16),
+    "experts": lambda: Experts(Thresholds(), baselines=32, scales=64),
     "probing": lambda: Probing(Thresholds(), principals=64),
     "spend": lambda: Spend(Thresholds(), principals=64, tenants=16),
     "steering": lambda: Steering(Thresholds(), _residual, principals=64),
@@ -144,6 +146,7 @@ def traffic(n: int, seed: int, principals: int = 12) -> Iterator[Case]:
                 "cost_usd": None if rng.random() < 0.1 else 0.001 * 4**rank * rng.lognormvariate(0, 0.5),
                 "guardrail_verdict": "allow" if rng.random() < 0.9 else "",
                 "evaluation_score_label": rng.choice(["", "safe", "safe", "unsafe" if who == 0 else "refused"]),
+                "expert_load": [[rng.randrange(40, 90) for _ in range(4)] for _ in range(2)],
             }
             yield case_of(**person, time=time + 1, request=chars, route=route, outcome=outcome)
 
@@ -289,7 +292,11 @@ def flood(n: int) -> Iterator[Case]:
             scores={"triggers": 0.0, "novelty": 0.999}, vector=vector(rng), windows=odd, sketch=sketch(i)
         )
         yield case_of(**person, route=route, prompt=facts)
-        yield case_of(**person, route=route, outcome={"cost_usd": 0.01, "guardrail_verdict": "allow"})
+        yield case_of(
+            **person,
+            route=route,
+            outcome={"cost_usd": 0.01, "guardrail_verdict": "allow", "expert_load": [[40, 50]]},
+        )
 
 
 def _is_rare(case: Case) -> bool:
