@@ -1,5 +1,6 @@
 """What holds under any log whatever: Hypothesis plays whoever writes every label."""
 
+import math
 from itertools import pairwise
 
 import pytest
@@ -69,6 +70,15 @@ def test_few_principals_or_tenants_loosen_nothing() -> None:
     assert Ratchet(config()).follow(same) == []
     few = [label(x.time, 0.0, False, i % 2) for i, x in enumerate(crowd)]
     assert Ratchet(config()).follow(few) == []
+
+
+def test_all_epochs_together_have_delta() -> None:
+    rules = config(evidence_s=5 * DAY, ceiling=9, cool_down_s=2 * DAY)
+    ratchet = Ratchet(rules)
+    moves = ratchet.follow(safe_labels(2_000))
+    assert {move.epoch for move in moves} >= {1, 2}
+    assert all(move.delta == pytest.approx(rules.delta * 6 / (math.pi * move.epoch) ** 2) for move in moves)
+    assert ratchet.epoch == 3  # 14 days
 
 
 def test_untrusted_reports_tighten_softly_and_expire() -> None:
