@@ -49,7 +49,7 @@ class Ratchet:
         self._epoch_start = self._time = self._moved = _NEVER
         self._soft_until = self._votes_since = _NEVER
         self._loosened: list[float] = []  # times, of the last `steps_per_day` loosenings
-        self._missed_by = Seen(TENANT_BITS)  # tenants with a trusted miss since the e-detector began
+        self._missed_by = Seen(TENANT_BITS)  # tenants with a trusted miss in the present run
         self._voters = (Seen(PRINCIPAL_BITS), Seen(_VOTER_BITS))  # of untrusted reports: principals, tenants
 
     @property
@@ -78,14 +78,7 @@ class Ratchet:
         evidence = self._evidence
         evidence.take(label.score, label.unsafe, label.weight, label.principal_hash, label.tenant_id)
         if label.unsafe and not label.score >= self.config.grid[self.base]:
-            self._missed_by.add(label.tenant_id)
-            # Alarms come with a miss only, and stay until they are applied: it does not matter who asks when.
-            if (
-                self.base
-                and evidence.alarm(self.base) >= self.config.arl
-                and len(self._missed_by) >= self.config.votes
-            ):
-                self._alarmed = True
+            self._on_miss(label.tenant_id)
 
     def take_untrusted(self, report: UntrustedReport) -> None:
         """Take in a report that a request which passed was unsafe, one vote a tenant: it can only tighten."""
@@ -135,16 +128,15 @@ class Ratchet:
             self.soft += 1
             self._soft_until = self._time + self.config.soft_s
             self._forget_votes()
-        else:
-            if move.why == "alarm":
-                self._evidence.calm(move.new_index + 1)
-                self.base, self.soft = move.new_index, 0
-                self._begin_epoch()
-            else:
-                self.base += 1
-                self._loosened = [*self._loosened, self._time][-self.config.steps_per_day :]
-            self._alarmed = False
+        elif move.why == "alarm":
+            self._evidence.calm(move.new_index + 1)
+            self.base, self.soft, self._alarmed = move.new_index, 0, False
             self._missed_by.mask = 0
+            self._moved = self._time
+            self._begin_epoch()
+        else:
+            self.base = min(self.base + 1, self.config.ceiling)
+            self._loosened = [*self._loosened, self._time][-self.config.steps_per_day :]
             self._moved = self._time
 
     def follow(self, log: Iterable[TrustedLabel | UntrustedReport]) -> list[Move]:
@@ -205,6 +197,18 @@ class Ratchet:
         """Stream time does not go back."""
         if time > self._time:
             self._time = time
+
+    def _on_miss(self, tenant_id: str) -> None:
+        """Votes are of one run of misses, which begins where the e-detector was last low.
+
+        Alarms come with a miss only, and stay until they are applied: it does not matter who asks when.
+        """
+        alarm, arl = self._evidence.alarm(self.base), self.config.arl
+        if alarm < math.sqrt(arl):
+            self._missed_by.mask = 0
+        self._missed_by.add(tenant_id)
+        if self.base and alarm >= arl and len(self._missed_by) >= self.config.votes:
+            self._alarmed = True
 
     def _begin_epoch(self) -> None:
         self.epoch += 1

@@ -38,7 +38,7 @@ class RatchetConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
     least_labels: Count = 1_000  # in the epoch, before a loosening
     least_principals: Count = 50
     least_tenants: Count = 2
-    votes: Count = 2  # tenants with a miss, one vote each, before a tightening; 1 for a tenant's own ratchet
+    votes: Count = 2  # tenants with a miss in one run, a vote each, for a tightening; 1 for a tenant's own ratchet
     cool_down_s: float = DAY_S  # between a move and the loosening after it
     steps_per_day: Annotated[int, Meta(ge=0, le=24)] = 1  # loosenings within any 24 hours
     tighten_steps: Count = 4  # of one alarm, at least; more while the thresholds below are in alarm too

@@ -49,6 +49,32 @@ def test_one_tenants_misses_do_not_tighten_a_ratchet_that_wants_two_votes() -> N
     assert Ratchet(config(votes=1)).follow(misses)[0].why == "alarm"
 
 
+def test_votes_are_of_one_run_of_misses() -> None:
+    """A miss of another tenant long ago is no vote for an alarm of today."""
+    before = [label(0, score=0.05, unsafe=True, who=1)]
+    quiet = [label(i, score=0.95, who=0) for i in range(300)]
+    misses = [label(1_000 + i, score=0.05, unsafe=True, who=3 * i) for i in range(200)]
+    rules = config(arl=10_000, ceiling=3)
+    assert Ratchet(rules).follow([*before, *quiet, *misses]) == []
+    assert Ratchet(rules).follow([*quiet, *misses[:20], *before, *misses[20:]])[0].why == "alarm"
+
+
+def test_a_loosening_that_is_approved_late_does_not_silence_an_alarm() -> None:
+    ratchet = Ratchet(config(arl=2_000))
+    log = safe_labels(200)
+    for entry in log:
+        ratchet.take(entry)
+    late = ratchet.decision(log[-1].time)
+    assert late is not None
+    for i in range(40):
+        ratchet.take(label(log[-1].time + i, score=0.05, unsafe=True, who=i))
+    ratchet.apply(late)
+    assert ratchet.base == 4
+    due = ratchet.decision(log[-1].time + 50)
+    assert due is not None
+    assert due.why == "alarm"
+
+
 def test_at_the_floor_an_alarm_is_said_to_be_stuck() -> None:
     ratchet = Ratchet(config(start=0))
     ratchet.follow(label(i, score=-1.0, unsafe=True, who=i) for i in range(50))
@@ -143,7 +169,7 @@ def test_untrusted_reports_never_help_a_loosening(rules: RatchetConfig, log: lis
     """With reports put in between, the base is what it is without them, and the threshold never above it."""
     trusted = [entry for entry in log if isinstance(entry, TrustedLabel)]
     alone, crowded = Ratchet(rules), Ratchet(rules)
-    now = 0.0
+    now = -math.inf
     for i, entry in enumerate(trusted):
         now = max(now, entry.time)
         alone.follow([entry])
