@@ -182,7 +182,7 @@ def share_ucb(hits: float, mass: float, delta: float) -> float:
     if rest <= 1e-9 * mass:  # nothing is known, or all that is known is bad
         return 1.0
     level = math.log(1 / delta) - (_log_beta(0.5 + hits, 0.5 + rest) - _log_beta(0.5, 0.5))
-    low, high = hits / mass, 1.0
+    low, high = hits / mass, math.nextafter(1.0, 0.0)
     for _ in range(50):
         share = (low + high) / 2
         if -hits * math.log(share) - rest * math.log1p(-share) < level:

@@ -78,6 +78,7 @@ def test_a_broken_weight_counts_against_every_loosening() -> None:
 def test_the_bound_of_a_share() -> None:
     assert share_ucb(0, 0, 0.01) == 1.0
     assert share_ucb(5, 5, 0.01) == pytest.approx(1.0)
+    assert share_ucb(1e5 - 1e-3, 1e5, 0.01) == pytest.approx(1.0)
     none_of = [share_ucb(0, n, 0.01) for n in (10, 100, 1_000)]
     assert none_of == sorted(none_of, reverse=True)
     assert 0.004 < none_of[2] < 0.012
