@@ -77,8 +77,11 @@ def _novelty(answer: Reason | float) -> float:
 
 
 def _triggers(answer: Reason | float) -> float:
-    """0.001 % at the threshold (docs/detectors/triggers.md), and seldom a reason below it."""
-    return 5.0 * answer.score / answer.threshold if isinstance(answer, Reason) else 0.0
+    """0.001 % at the threshold (docs/evaluation.md); of what is near it, meaning is far commoner than tokens."""
+    if not isinstance(answer, Reason):
+        return 0.0
+    rare = answer.flagged or answer.stage == "lexical"
+    return (5.0 if rare else 2.0) * answer.score / answer.threshold
 
 
 _DECADES: Mapping[str, Callable[[Reason | float], float]] = MappingProxyType(
