@@ -52,7 +52,7 @@ def _streams() -> dict[str, str]:
 @click.command()
 @click.option("--short", is_flag=True, help="A little of everything but streams, in less than a minute.")
 @click.option("--part", "parts", multiple=True, type=click.Choice(PARTS), help="Default: all.")
-@click.option("--leave-out", "kinds", multiple=True, type=click.Choice(list(novelty.KINDS)),
+@click.option("--leave-out", "kinds", multiple=True, type=click.Choice([novelty.NOTHING, *novelty.KINDS]),
               help="Train novelty without this kind of attack and try it on that kind; minutes each.")  # fmt: skip
 @click.option("--corpus", "corpora", type=click.Path(exists=True, file_okay=False, path_type=Path), multiple=True,
               help="For --leave-out: what `pointsman novelty train` was given.")  # fmt: skip
@@ -110,9 +110,10 @@ def main(
         if found.novelty is None:
             raise click.ClickException("--leave-out adds to the part `novelty`, which the report does not have")
         made = novelty.triggers_for(data, plan.each, plan.routers, random.Random(seed))
-        for kind in kinds:
-            found.novelty.left_out |= novelty.left_out(data, corpora, made, [kind], seed)
+        for kind, rows in novelty.left_out(data, corpora, made, kinds, seed):
+            found.novelty.left_out[kind] = rows
             report.write(found, path)
+            click.echo(f"without {kind}", err=True)
     click.echo(page.summary(found))
     click.echo(f"written to {path}")
 

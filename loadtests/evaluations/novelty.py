@@ -33,7 +33,8 @@ from loadtests.router import DifficultyRouter, Kind
 
 USES = 4  # prompts that each trigger is glued to
 DIRECTIONS: tuple[Direction, ...] = ("up", "down")
-SMALL = fit.Sizes(tagged=60_000, weighed=40_000, epochs=1.5)
+SMALL = fit.Sizes(tagged=40_000, weighed=30_000, epochs=1.5)
+NOTHING = "nothing"
 ALL, NOVELTY = "all detectors", "novelty"
 MIDDLE = "gadgets, wordlike, in the middle"
 
@@ -197,25 +198,24 @@ def measure(data: Path, detectors: Sequence[PromptDetector], triggers: Sequence[
 
 def left_out(
     data: Path, corpora: Sequence[Path], triggers: Sequence[Trigger], kinds: Sequence[str], seed: int = 0
-) -> dict[str, dict[str, Recall]]:  # fmt: skip
-    """Recall on each kind by a smaller model (the shipped one's language) that was trained without it."""
-    held = held_back(data)
-    carriers = [row.text for row in held]
+) -> Iterator[tuple[str, dict[str, Recall]]]:
+    """Recall on each kind by a smaller model (the shipped one's language) that was trained without it.
+
+    `NOTHING` as a kind leaves nothing out: what so small a model reaches on every kind that it knows.
+    """
+    carriers = [row.text for row in held_back(data)]
     own = [Document("own", f"own/{row.source}", row.text) for row in prompts(data) if row.source not in HELD_BACK]
     parts = fit.split(without([*documents(corpora, seed), *own], carriers))
     base = artefact.load()[0].parts.base
     made = fit.SplitAttacks(*(families([document.text for document in part]) for part in parts[1:]))
-    found = {}
     for kind in kinds:
-        known_kinds = fit.SplitAttacks(
-            *({name: make for name, make in part.items() if name not in KINDS[kind]} for part in made)
-        )
-        model = fit.fit_model(base, parts, known_kinds, SMALL, seed)
-        unknown = [trigger for trigger in triggers if trigger.kind == kind]
-        uses = list(used(unknown, carriers, random.Random(seed)))
+        gone = KINDS.get(kind, ())
+        kept = fit.SplitAttacks(*({name: make for name, make in part.items() if name not in gone} for part in made))
+        model = fit.fit_model(base, parts, kept, SMALL, seed)
+        tried = [trigger for trigger in triggers if trigger.kind == kind or (not gone and trigger.kind in KINDS)]
+        uses = list(used(tried, carriers, random.Random(seed)))
         ordinary = model.log_odds(*ends(carriers)).astype(np.float64)
         score = model.log_odds(*ends([case.text for _, case in uses])).astype(np.float64)
         levels = _levels(ordinary, np.ones(len(ordinary), np.bool_))
         number, family = np.array([n for n, _ in uses]), np.array([case.family for _, case in uses], np.object_)
-        found[kind] = _recalls(score, levels, family, number, {t.family: t.kind for t in unknown})
-    return found
+        yield kind, _recalls(score, levels, family, number, {trigger.family: trigger.kind for trigger in tried})

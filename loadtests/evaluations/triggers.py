@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from detectors.text import read_texts, tokenise
 from detectors.thresholds import Thresholds
 from detectors.triggers.lexical import LexicalIndex, flag_bits, units_of, views_of
-from detectors.triggers.review import REFUSE_BITS
+from detectors.triggers.review import HIT_SHARE, REFUSE_BITS
 from detectors.vocabulary import vocabulary
 from loadtests.attacks.mutations import MUTATIONS, PLACEMENTS
 from loadtests.bench.triggers import gadgets
@@ -47,15 +47,16 @@ def published(data: Path, kind: str) -> list[str]:
     return sorted({row["text"] for row in rows if row["kind"] == kind})
 
 
-def _approvable(texts: Sequence[str]) -> list[str]:
-    """Those that tell enough for a review to approve them (detectors/triggers/review.py)."""
+def _approvable(texts: Sequence[str], reference: Sequence[str]) -> list[str]:
+    """Those that a review would let pass (detectors/triggers/review.py): long enough, and in no benign text."""
     bits = vocabulary().bits
-    tokens = tokenise(texts)
-    return [
-        text
-        for text, row in zip(texts, tokens, strict=True)
-        if min((bits[np.unique(unit)].sum() for unit in units_of(row)), default=0) >= REFUSE_BITS
-    ]
+    told = [min((bits[np.unique(unit)].sum() for unit in units_of(row)), default=0) for row in tokenise(texts)]
+    left = [text for text, least in zip(texts, told, strict=True) if least >= REFUSE_BITS]
+    index, hit = LexicalIndex(views_of(left)), set[int]()
+    for at in range(0, len(reference), BATCH):
+        batch = read_texts(reference[at : at + BATCH])
+        hit.update(index.match(batch.tokens, batch.lengths, HIT_SHARE, least_bits=0).entry.tolist())
+    return [text for entry, text in enumerate(left) if entry not in hit]
 
 
 def _scores(index: LexicalIndex, texts: Sequence[str], share: float) -> NDArray[np.float32]:
@@ -88,8 +89,10 @@ def measure(data: Path, tried: int, benign: int, sizes: Sequence[int] = SIZES, s
     """Try `tried` short entries and a third as many templates; false positives on `benign` texts."""
     rng, thresholds = random.Random(seed), Thresholds()
     least_share = thresholds["triggers.share"]
-    suffixes = _approvable(published(data, "gcg_suffix"))
-    templates = _approvable([text for text in published(data, "jailbreak_template") if len(text) >= LONG])
+    reference = list(many(benign // 4, seed + 1))  # cut otherwise than what is judged below
+    suffixes = _approvable(published(data, "gcg_suffix"), reference)
+    long_ones = [text for text in published(data, "jailbreak_template") if len(text) >= LONG]
+    templates = _approvable(long_ones, reference)
     rng.shuffle(templates)
     templates = templates[: max(sizes) // 20]
     carriers = [row.text[:1500] for row in held_back(data)]
