@@ -10,19 +10,19 @@ from typing import Any
 
 import msgspec
 
-from detectors.detections import load
-from detectors.panel import build_panel
+from detectors.detections import load as load_detections
 from detectors.suppressions import Suppressions
-from detectors.thresholds import Thresholds
 from loadtests.exactness import Exactness, check
 from schemas.clickhouse.rows import rows
 from schemas.codec import InvalidRecord
 from schemas.topics import (
     ALERTS,
+    CHECKPOINTS,
     DEADLETTERS,
     EVENTS,
     FINDINGS,
     FLEET_CHECKPOINTS,
+    TICKETS,
     VERDICTS,
     named,
 )
@@ -78,22 +78,24 @@ class Reckoning(msgspec.Struct, kw_only=True):
 
 
 class Reckoner:
-    """Builds once, for several runs, what the lanes build: processors as a worker without settings has them."""
+    """Builds what all lanes share once, for several runs."""
 
     def __init__(self) -> None:
-        thresholds, detections, settings = Thresholds(), load(None), Settings()
-        panel = build_panel(thresholds)
-        self._detect = detect.spec(settings, panel, detections)
-        self._fleet = fleet.spec(settings, detections, Suppressions(), thresholds)
+        self._panel, self._detections = detect.panel_of(Settings().detect), load_detections(None)
 
     async def reckon(
-        self, brokers: Mapping[str, Any], suffix: str, store: Store, sent: Collection[str]
+        self, brokers: Mapping[str, Any], settings: Settings, store: Store, sent: Collection[str]
     ) -> tuple[Reckoning, dict[str, Judged]]:
         """Judge a run that is over. `sent`: event ids of acknowledged requests. Also each request's verdict."""
+        suffix = settings.kafka.topic_suffix
+        detecting = detect.spec(settings, self._panel, self._detections)
+        alarming = fleet.spec(settings, self._detections, Suppressions(), self._panel.thresholds)
         found = Reckoning()
-        judged_anew = await check(brokers, suffix, self._detect.make)
+        judged_anew = await check(
+            brokers, suffix, detecting.make, EVENTS, CHECKPOINTS, (VERDICTS, FINDINGS, DEADLETTERS, TICKETS)
+        )
         alarmed_anew = await check(
-            brokers, suffix, self._fleet.make, FINDINGS, FLEET_CHECKPOINTS, (FINDINGS, ALERTS, DEADLETTERS)
+            brokers, suffix, alarming.make, FINDINGS, FLEET_CHECKPOINTS, (FINDINGS, ALERTS, DEADLETTERS)
         )
         _add(found, "detect", judged_anew)
         _add(found, "fleet", alarmed_anew)

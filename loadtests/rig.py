@@ -18,6 +18,7 @@ from schemas.topics import EVENTS, FINDINGS, named
 from streams.embedded.clickhouse import ClickHouseServer
 from streams.embedded.kafka import KafkaCluster
 from streams.migrations import migrate
+from streams.settings import Settings, load
 from streams.store import Store
 from streams.topics import create_topics
 
@@ -55,6 +56,10 @@ class Rig:
         await create_topics(self.brokers, PARTITIONS, self.kafka.nodes, self.suffix)
         async with self.store() as store:
             await migrate(store, migrations.load())
+
+    def as_workers_have_it(self) -> Settings:
+        """The settings that the workers' variables make."""
+        return load(None, self.settings)
 
     def store(self) -> Store:
         """The database of this run."""

@@ -127,7 +127,7 @@ def _recovery(rig: Rig, due: int) -> float | None:
 
 async def _reckon(ground: Ground, rig: Rig, stream: Stream) -> tuple[Reckoning, set[str]]:
     async with rig.store() as store:
-        found, judged = await ground.reckoner.reckon(rig.brokers, rig.suffix, store, stream.requests)
+        found, judged = await ground.reckoner.reckon(rig.brokers, rig.as_workers_have_it(), store, stream.requests)
     flagged = {
         name.removesuffix("/request") for name, verdict in judged.items() if "known_trigger" in verdict.kinds
     }

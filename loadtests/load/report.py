@@ -7,9 +7,12 @@ import numpy as np
 
 from loadtests.bench.report import Machine
 from loadtests.load.generated import Generated, by_group
+from loadtests.load.scenarios import SCENARIOS
 from loadtests.load.watching import Look
 from loadtests.reckoning import Reckoning
 from loadtests.report import Detection
+
+FLAT = 0.05  # growth up to which a soak counts as flat
 
 
 class Times(msgspec.Struct):
@@ -31,6 +34,7 @@ class Service(msgspec.Struct, kw_only=True):
     handles_first: int
     handles_last: int
     threads_last: int
+    growth: dict[str, float]  # of the run's last quarter over its third, as a share: memory, handles, threads
     most_lag: dict[str, int]  # records, by lane
     drained_s: float  # from the last event until every lane had done all
 
@@ -76,6 +80,8 @@ class Report(msgspec.Struct, kw_only=True):
             found.append(f"{self.generator.failed} events were not acknowledged")
         if self.loosened:
             found.append(f"{self.loosened} thresholds were loosened by feedback")
+        if SCENARIOS[self.scenario].must_be_flat:
+            found += [f"{what} grew by {share:.0%}" for what, share in self.service.growth.items() if share > FLAT]
         found += [f"the attack {attack.name} was not named" for attack in self.attacks if not attack.detected]
         return found
 
@@ -117,6 +123,19 @@ def service(looks: Sequence[Look], requests: int, drained_s: float) -> Service:
         handles_first=first.handles,
         handles_last=last.handles,
         threads_last=last.threads,
+        growth=_growth(whole),
         most_lag={lane: max(look.lag.get(lane, 0) for look in looks) for lane in sorted(lanes)},
         drained_s=drained_s,
     )
+
+
+def _growth(looks: Sequence[Look]) -> dict[str, float]:
+    quarter = len(looks) // 4
+    if not quarter:
+        return {}
+    third, last = looks[2 * quarter : 3 * quarter], looks[3 * quarter :]
+    growth = {}
+    for what in ("memory_mb", "handles", "threads"):
+        before, after = (float(np.mean([getattr(look, what) for look in part])) for part in (third, last))
+        growth[what] = round(after / before - 1, 3) if before else 0.0
+    return growth

@@ -79,8 +79,10 @@ class Raw:
 def run(where: Ground, name: str, plan: Plan, out: Path, **settings: str) -> tuple[report.Report, Raw]:
     """Run one scenario; Locust's csv and html go to `out`. `settings`: of the workers, beside the connections."""
     load_before = os.getloadavg()[0]
+    settings = {**SCENARIOS[name].settings, **settings}
     rig = Rig(where.kafka, where.engine, where.folder, name.replace("_", "-"), **settings)
-    workers = [rig.worker("detect", ("detect", "fleet")), rig.worker("history", ("history",))]
+    # Without a key the feedback lane is off.
+    workers = [rig.worker("detect", ("detect", "fleet", "feedback")), rig.worker("history", ("history",))]
     with contextlib.ExitStack() as stack:
         for worker in workers:
             stack.enter_context(worker)
@@ -147,7 +149,7 @@ async def _judge(
 ) -> report.Report:
     generated = raw.generated
     async with rig.store() as store:
-        reckoning, judged = await reckoner.reckon(rig.brokers, rig.suffix, store, generated.requests)
+        reckoning, judged = await reckoner.reckon(rig.brokers, rig.as_workers_have_it(), store, generated.requests)
     start = datetime.fromtimestamp(generated.started, UTC)
     alarms = name_attacks(generated.attacks, await _told(rig), start)
     seconds = generated.ended - generated.started

@@ -1,7 +1,7 @@
 """The scenarios: which locustfile, what it is told, and what is done to the service meanwhile."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
@@ -27,12 +27,16 @@ class Scene:
 
 
 class Scenario(NamedTuple):
-    """`file` in loadtests/locustfiles; `kind`: of the findings that name its attack."""
+    """`file` is in loadtests/locustfiles; `attack_ratio` is a default."""
 
     about: str
     file: str
     attack_ratio: float = 0.01
     disturb: Callable[[Scene], None] | None = None
+    gateways: int = 0  # 0: as asked for
+    is_long: bool = False  # left out of `all`
+    must_be_flat: bool = False  # memory, file handles and threads of the workers, in the second half
+    settings: Mapping[str, str] = MappingProxyType({})  # of the workers
 
 
 def _hold(scene: Scene) -> None:
@@ -66,11 +70,14 @@ SCENARIOS = MappingProxyType(
         "burst_escalation": Scenario("one caller's wallet attack in a burst of all", "burst_escalation"),
         "trigger_campaign": Scenario("a catalogued trigger in a tenth of it", "trigger_campaign", 0.1),
         "unseen_campaign": Scenario("a gadget grown just now in a twentieth of it", "unseen_campaign", 0.05),
-        "poison_feedback": Scenario("labels that call every attack safe", "poison_feedback", 0.02),
+        "poison_feedback": Scenario("labels that call every attack safe", "poison_feedback", 0.02,
+                                    settings={"POINTSMAN_FEEDBACK_KEY": "signs tickets of load tests"}),
         "malformed": Scenario("a fifth as many hostile records", "malformed"),
         "hot_key": Scenario("one caller floods from the middle on", "hot_key", 0.0),
         "backlog_drain": Scenario("no worker for the first half", "steady", 0.01, _hold),
         "rebalance_storm": Scenario("workers come and go all the time", "steady", 0.01, _storm),
-        "saturation": Scenario("steps of load until it is too much", "saturation", 0.0),
+        "saturation": Scenario("steps of load until it is too much", "saturation", 0.0, gateways=10),
+        "overload": Scenario("more than it can do, then a pause: what becomes of it", "overload", 0.01),
+        "soak": Scenario("the same for long: nothing may grow", "steady", 0.002, is_long=True, must_be_flat=True),
     }
-)
+)  # fmt: skip

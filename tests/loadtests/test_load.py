@@ -1,9 +1,10 @@
 """Figures of load: the curve, its knee, and what is left out of them."""
 
 from loadtests.load.generated import Generated
-from loadtests.load.report import grouped, halves, times
+from loadtests.load.report import grouped, halves, service, times
 from loadtests.load.run import Plan
 from loadtests.load.saturation import Step, curve, knee
+from loadtests.load.watching import Look
 
 
 def step(offered: float, judged: float, p99: float) -> Step:
@@ -40,3 +41,12 @@ def test_floods_are_measured_apart_from_the_others() -> None:
     assert {whose: each.count for whose, each in groups.items()} == {"others": 2, "the flood's": 1}
     assert grouped(Generated(verdict_at=verdicts[:2])) == {}, "nobody to tell apart"
     assert times([]) is None
+
+
+def test_a_soak_that_grows_is_a_problem() -> None:
+    looks = [Look(float(n), float(n), 100.0 + n, 50, 9, {"detect": n}) for n in range(40)]
+    used = service(looks, requests=39, drained_s=1.0)
+    assert used.cpu_us_per_request == 1e6
+    assert used.most_lag == {"detect": 39}
+    assert used.growth == {"memory_mb": 0.08, "handles": 0.0, "threads": 0.0}
+    assert service([], 0, 0.0).growth == {}
