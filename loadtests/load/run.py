@@ -81,8 +81,8 @@ def run(where: Ground, name: str, plan: Plan, out: Path, **settings: str) -> tup
     load_before = os.getloadavg()[0]
     settings = {**SCENARIOS[name].settings, **settings}
     rig = Rig(where.kafka, where.engine, where.folder, name.replace("_", "-"), **settings)
-    # Without a key the feedback lane is off.
-    workers = [rig.worker("detect", ("detect", "fleet", "feedback")), rig.worker("history", ("history",))]
+    feedback = ("feedback",) if rig.as_workers_have_it().feedback.key else ()
+    workers = [rig.worker("detect", ("detect", "fleet", *feedback)), rig.worker("history", ("history",))]
     with contextlib.ExitStack() as stack:
         for worker in workers:
             stack.enter_context(worker)
