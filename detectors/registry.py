@@ -34,4 +34,4 @@ def stream_detectors(thresholds: Thresholds, rules: Rules | None = None) -> list
 
 def guard_detectors(thresholds: Thresholds, rules: Rules | None = None) -> list[StreamDetector]:
     """Those that can say something before a request is routed: one gateway's traffic is their log."""
-    return [Discovery(thresholds), Probing(thresholds), Custody(thresholds, rules or Rules())]
+    return [Probing(thresholds), Custody(thresholds, rules or Rules())]

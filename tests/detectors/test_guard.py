@@ -81,7 +81,7 @@ def test_it_judges_as_the_panel_does(panel: PromptPanel) -> None:
     assert [guard.admits(verdict) for verdict in verdicts] == [False, True] * 4
     for verdict, facts in zip(verdicts, panel.facts(asked), strict=True):
         assert facts.scores.items() <= verdict.scores.items()
-        assert verdict.scores.keys() == {*facts.scores, "discovery", "probing"}
+        assert verdict.scores.keys() == {*facts.scores, "probing"}
     assert {verdict.verdict_id for verdict in verdicts}.isdisjoint({"", verdicts[0].request_id})
     assert verdicts[0].reasons[0].trigger_id
 

@@ -1,10 +1,11 @@
 """What ships: every kind of finding is read, every test inside holds, and a finding reaches who reads it."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
-from detectors.detections import Detection, Detections, shipped
+from detectors.detections import SHIPPED, Detection, Detections, shipped
 from detectors.detections.examples import failures
 from detectors.kinds import EVIDENCE, KINDS, fingerprint
 from detectors.panel import build_panel
@@ -47,6 +48,12 @@ def test_a_runbook_begins_with_evidence(detection: Detection) -> None:
         assert "pointsman query" in detection.runbook
         assert detection.reports.mitre_atlas
         assert detection.reports.owasp
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.yml")), ids=lambda path: path.stem)
+def test_each_names_its_techniques_or_says_why_there_are_none(path: Path) -> None:
+    text = path.read_text()
+    assert ("MITRE ATLAS:" in text and "OWASP LLM:" in text) or "# No taxonomy ids: " in text
 
 
 def test_a_finding_goes_to_each_detection_that_reads_it_under_its_identity() -> None:
