@@ -31,7 +31,8 @@ from detectors.streamtime import StreamTime
 from detectors.suppressions import Suppressions
 from schemas.alerts import Alert
 from schemas.checkpoints import Marker, check_format
-from schemas.codec import TICK_TYPE, InvalidRecord, dead_letter_headers, decode, encode, stable_id
+from schemas.codec import TICK_TYPE, InvalidRecord, dead_letter_headers, decode, encode, erasure_in, stable_id
+from schemas.erasures import Erasure
 from schemas.topics import ALERTS, DEADLETTERS, FINDINGS
 from schemas.verdicts import Finding
 
@@ -129,12 +130,36 @@ class Alerting:
             if not record.value and ("ce_type", TICK_TYPE) in record.headers:
                 continue
             try:
+                if (erasure := erasure_in(record)) is not None:
+                    self._forget(erasure)
+                    continue
                 finding = decode(Finding, record)
                 self._on_finding(finding, self._detection_of(finding, record), record.offset)
             except InvalidRecord as error:
                 self._dead_letter(error, record)
         out, self._out = self._out, []
         return out
+
+    def _forget(self, erasure: Erasure) -> None:
+        """End what is about an erased principal, and take it out of what is about others too."""
+        self.counters["oddities.erased_principal"] += 1
+        tenant, principal = erasure.tenant_id, erasure.principal_hash
+        for identity in (*self._pending, *self._firing):
+            episode = self._live(identity)
+            if episode is None:
+                continue
+            alert = episode.alert
+            named = alert.attributes.get("principal_hash", [])
+            if (alert.tenant_id, alert.principal_hash) == (tenant, principal):
+                if alert.status == "firing":  # who was told of it is told that it is over
+                    self._resolve(identity, self.time_ms)
+                self._pending.pop(identity, None)
+                self._looks.pop(identity, None)
+            else:
+                if principal in named:
+                    named.remove(principal)
+                episode.members = {who: at for who, at in episode.members.items() if principal not in who}
+            self._dirty.add(_state_key(identity))
 
     def _dead_letter(self, error: InvalidRecord, record: Record) -> None:
         self.counters[f"dead_letters.alert.{error.reason}"] += 1

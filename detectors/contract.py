@@ -7,7 +7,7 @@ was cut. Time comes only from events.
 """
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
@@ -65,6 +65,14 @@ class PromptDetector(Protocol):
 
     def score_batch(self, prompts: "PromptBatch") -> list[Answer]:
         """One answer a prompt, in order. Never raises for a prompt's content."""
+
+
+@runtime_checkable
+class Forgetful(Protocol):
+    """A stream detector that holds something of single principals."""
+
+    def forget(self, tenant: str, principal: str) -> None:
+        """Drop all of it: the principal has been erased."""
 
 
 class StreamDetector(Protocol):

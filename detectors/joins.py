@@ -83,6 +83,18 @@ class Joins:
         self.settled.pop(key, None)
         self._dirty.add(key)
 
+    def forget(self, tenant: str, principal: str) -> int:
+        """Drop all entries of an erased principal; how many there were."""
+        gone = [
+            key
+            for table in (self.waiting, self.settled)
+            for key, entry in table.items()
+            if key[0] == principal and _tenant(entry) == tenant
+        ]
+        for key in gone:
+            self.drop(key)
+        return len(gone)
+
     def overdue(self, limit_ms: int, most: int) -> Iterator[Key]:
         """Waiting entries opened at or before `limit_ms`, or beyond `most` in number, oldest first."""
         while self.waiting:
@@ -146,6 +158,10 @@ class Joins:
         for prefix, table in ((_WAITING, self.waiting), (_SETTLED, self.settled)):
             for key, entry in table.items():
                 yield _state_key(prefix, key), _encode(entry)
+
+
+def _tenant(entry: Entry) -> str:
+    return next(event.tenant_id for event in (entry.request, entry.route, *entry.outcomes) if event is not None)
 
 
 def _state_key(prefix: bytes, key: Key) -> bytes:

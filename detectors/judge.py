@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from detectors.budget import Budget, Grant
-from detectors.contract import Case, PromptFacts, StreamDetector
+from detectors.contract import Case, Forgetful, PromptFacts, StreamDetector
 from detectors.detections import Detections, shipped
 from detectors.joins import Entry, Joins, Key
 from detectors.kinds import EVIDENCE, KINDS
@@ -18,7 +18,7 @@ from detectors.tickets import Tickets
 from detectors.usual_cost import UsualCost
 from detectors.verdict import ask, verdict_of
 from schemas.checkpoints import Marker, check_format
-from schemas.codec import InvalidRecord, dead_letter_headers, decode_event, encode, stable_id
+from schemas.codec import InvalidRecord, dead_letter_headers, decode_event, encode, erasure_in, stable_id
 from schemas.events import AnyEvent, Outcome, Request, Route, without_text
 from schemas.topics import DEADLETTERS, FINDINGS, VERDICTS
 from schemas.verdicts import Finding, Reason
@@ -84,6 +84,8 @@ class Judge:
                 self._on_outcome(event, record.offset)
             elif event is not None:
                 self._dead_letter(event, record, "decode")
+            elif record.value:
+                self._on_erasure(record)
         out, self._out = self._out, []
         return out
 
@@ -158,6 +160,24 @@ class Judge:
             entry.outcomes = [*entry.outcomes, event]
         else:
             self.counters["oddities.early_outcome_dropped"] += 1
+
+    def _on_erasure(self, record: Record) -> None:
+        """Forget a principal. Requests of it that still wait get no verdict: they have been erased too."""
+        try:
+            erasure = erasure_in(record)
+        except InvalidRecord as error:
+            self._dead_letter(error, record, "decode")
+            return
+        if erasure is None:
+            return
+        tenant, principal = erasure.tenant_id, erasure.principal_hash
+        self.counters["oddities.erased_principal"] += 1
+        self.counters["joins.erased"] += self._joins.forget(tenant, principal)
+        for detector in self._detectors:
+            if isinstance(detector, Forgetful):
+                detector.forget(tenant, principal)
+        if self._tickets is not None:
+            self._tickets.forget(tenant, principal)
 
     def _entry(self, key: Key, offset: int) -> Entry:
         """The entry of a request, waiting or settled; a new one where there is none."""

@@ -71,6 +71,18 @@ class Keyed(Generic[T]):
             self.evicted += 1
         return gone
 
+    def items(self) -> Iterator[tuple[str, T]]:
+        """All keys with their values, without counting as a use."""
+        for region in self._regions:
+            for key, (_, value) in region.items():
+                yield key, value
+
+    def drop(self, key: str) -> None:
+        """Forget a key."""
+        for region in self._regions:
+            if region.pop(key, None) is not None:
+                self._changed[key] = None
+
     def changes(self) -> Iterator[tuple[str, bytes | None]]:
         """Prefixed keys that changed since the last call, None for those that went."""
         changed, self._changed = self._changed, {}

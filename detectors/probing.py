@@ -138,6 +138,10 @@ class Probing:
         _, key, past, _ = taken if taken is not None and taken[0] is case else self._take(case)
         self._principals.put(key, past.pack(), past.prompts >= ESTABLISHED)
 
+    def forget(self, tenant: str, principal: str) -> None:
+        """See `Forgetful.forget`."""
+        self._principals.drop(compound_key(tenant, principal))
+
     def changes(self) -> Iterator[tuple[str, bytes | None]]:
         """See `StreamDetector.changes`."""
         return self._principals.changes()

@@ -150,6 +150,11 @@ class Steering:
         established = past.requests >= CLEAN or past.pairs >= MOST_PAIRS
         self._principals.put(taken.key, past.pack(), established)
 
+    def forget(self, tenant: str, principal: str) -> None:
+        """See `Forgetful.forget`."""
+        self._taken = None
+        self._principals.drop(compound_key(tenant, principal))
+
     def changes(self) -> Iterator[tuple[str, bytes | None]]:
         """See `StreamDetector.changes`."""
         yield from self._principals.changes()

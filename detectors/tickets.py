@@ -286,6 +286,12 @@ class Tickets:
 
     # --- state
 
+    def forget(self, tenant: str, principal: str) -> None:
+        """Drop what is held of an erased principal."""
+        key = _DRAWN + compound_key(tenant, principal)
+        if self._drawn.pop(key, None) is not None:
+            self._changed[key] = None
+
     def changes(self) -> Iterator[tuple[str, bytes | None]]:
         """See `StreamDetector.changes`."""
         changed, self._changed = self._changed, {}

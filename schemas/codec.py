@@ -14,11 +14,14 @@ from typing import Any, Literal, NoReturn, Protocol, TypeVar, get_args
 import msgspec
 
 from schemas.deadletters import DeadLetter, InvalidReason
+from schemas.erasures import Erasure
 from schemas.events import CUT_CHARS, PROMPT_CAP_CHARS, AnyEvent, Id, Request
 
 MAX_VALUE_BYTES = 1 << 20
 MAX_CLOCK_OFF_MS = 86_400_000
 TICK_TYPE = b"pointsman.tick.v1"
+ERASE_TYPE = b"pointsman.erase.v1"
+ERASE_HEADERS = (("ce_type", ERASE_TYPE),)  # of an Erasure among the events and the findings: state is to forget
 TICK_HEADERS = (("ce_type", TICK_TYPE),)  # of a record without value: moves an idle partition's stream time
 
 # Of a stand-in for a record that the Kafka client cannot decode (streams/kafka.py).
@@ -86,7 +89,7 @@ _decoders: dict[type, msgspec.json.Decoder[Any]] = {}  # one a record type
 
 
 def decode_event(record: Record) -> AnyEvent | None:
-    """Decode one record of the events topic; None: a tick, which only moves stream time.
+    """Decode one record of the events topic; None: a tick, which only moves stream time, or an erasure.
 
     Prompt text over PROMPT_CAP_CHARS comes back as a head and a tail of CUT_CHARS, with its length.
 
@@ -95,6 +98,8 @@ def decode_event(record: Record) -> AnyEvent | None:
     """
     declared, structured = _envelope_headers(record)
     value = record.value
+    if declared == ERASE_TYPE:
+        return None
     if not value:
         if declared == TICK_TYPE:
             return None
@@ -139,6 +144,17 @@ def decode(kind: type[T], record: Record) -> T:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         _refuse(error, value, record, "$")
     return decoded
+
+
+def erasure_in(record: Record) -> Erasure | None:
+    """The erasure that a record of the events or the findings is; None: it is something else.
+
+    Raises:
+        InvalidRecord: it says that it is one, and is not.
+    """
+    if ("ce_type", ERASE_TYPE) not in record.headers:
+        return None
+    return decode(Erasure, record)
 
 
 def encode(record: msgspec.Struct) -> bytes:

@@ -54,6 +54,9 @@ FEEDBACK_CHECKPOINTS = Topic("pointsman.feedback-checkpoints.v1", "state delta, 
                              "pointsman feedback", partitions=1, compacted=True,
                              config=_CHECKPOINT_CONFIG)  # fmt: skip
 SUPPRESSIONS = Topic("pointsman.suppressions.v1", "Suppression", "suppression_id", "operators", compacted=True)
+# Tombstones of principals; read by whatever stores or replays. They are in the events and the findings too, where
+# state that is a function of those logs must forget.
+ERASURES = Topic("pointsman.erasures.v1", "Erasure", "tenant and principal_hash", "pointsman erase", compacted=True)
 ALERTS = Topic("pointsman.alerts.v1", "Alert", "fingerprint", "pointsman fleet", like_events=True)
 THRESHOLDS = Topic("pointsman.thresholds.v1", "ThresholdUpdate", "state, scope and parameter",
                    "pointsman feedback", compacted=True)  # fmt: skip
@@ -61,7 +64,7 @@ TRIGGERS = Topic("pointsman.triggers.v1", "Trigger", "trigger_id", "reviewers; p
                  compacted=True, config={"max.message.bytes": str(2 << 20)})  # fmt: skip
 
 ALL = (EVENTS, AUDITS, REPORTS, DECISIONS, FEEDBACK, TICKETS, VERDICTS, FINDINGS, DEADLETTERS, CHECKPOINTS,
-       FLEET_CHECKPOINTS, FEEDBACK_CHECKPOINTS, SUPPRESSIONS, ALERTS, THRESHOLDS, TRIGGERS)  # fmt: skip
+       FLEET_CHECKPOINTS, FEEDBACK_CHECKPOINTS, SUPPRESSIONS, ERASURES, ALERTS, THRESHOLDS, TRIGGERS)  # fmt: skip
 
 
 def named(topic: Topic, suffix: str = "") -> str:

@@ -13,6 +13,7 @@ COMMANDS = {
     "diff": "diff",
     "dlq": "dlq",
     "config": "config",
+    "erase": "erase",
     "eval": "eval",
     "explain": "explain",
     "export": "export",

@@ -11,6 +11,7 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from hashlib import blake2b
 from typing import Any, Self
@@ -18,8 +19,9 @@ from typing import Any, Self
 from clickhouse_connect.driver.exceptions import DatabaseError, DataError
 
 from schemas.clickhouse.rows import rows
-from schemas.clickhouse.tables import Table
-from schemas.codec import InvalidRecord, Record
+from schemas.clickhouse.tables import BEGUN, Table
+from schemas.codec import InvalidRecord, Record, erasure_in
+from schemas.erasures import Erasures
 from schemas.topics import DEADLETTERS
 from streams import metrics
 from streams.store import Store
@@ -77,6 +79,7 @@ class History:
         self, store: Store, refuse: Refuse, suffix: str = "", first_wait: float = FIRST_WAIT_SECONDS
     ) -> None:
         """`refuse` takes each record whose row cannot be stored; `suffix`: of every topic's name."""
+        self.erasures = Erasures()  # more come with the events
         self._store = store
         self._refuse = refuse
         self._suffix = suffix
@@ -104,6 +107,9 @@ class History:
         for record in records:
             topic = record.topic.removesuffix(self._suffix)
             try:
+                if (erasure := erasure_in(record)) is not None:
+                    self.erasures.add(erasure)
+                    continue
                 made = rows(topic, record)
             except InvalidRecord:
                 results[topic, "dead_letter"] += 1
@@ -112,6 +118,8 @@ class History:
                 unreadable.append((record, _refusal(record, f"makes no row: {type(error).__name__}")))
                 continue
             for table, row in made:
+                if self.erasures and _is_erased(table, row, self.erasures):
+                    continue
                 block = blocks.get(table.name)
                 if block is None:
                     block = blocks[table.name] = Block(table, f"{table.name}:{token}", [], [])
@@ -168,6 +176,14 @@ class History:
         log.error("history gives up a record: %s", error)
         if record.topic != DEADLETTERS.name + self._suffix:  # a letter about a letter would go round for ever
             await self._refuse(record, error)
+
+
+def _is_erased(table: Table, row: tuple[Any, ...], erasures: Erasures) -> bool:
+    begun = BEGUN.get(table.name, "time")
+    if not {"tenant_id", "principal_hash", begun} <= set(table.columns):
+        return False
+    tenant, principal, time_ms = (row[table.columns.index(name)] for name in ("tenant_id", "principal_hash", begun))
+    return erasures.cover(tenant, principal, datetime.fromtimestamp(time_ms / 1000, UTC))
 
 
 def _token(records: Sequence[Record]) -> str:

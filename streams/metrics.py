@@ -102,7 +102,7 @@ DETECTOR_UNABLE = _counter("detector_unable", "Requests that a detector could no
 DETECTOR_ERRORS = _counter("detector_errors", "Exceptions out of a detector.", detector=_DETECTOR)
 JOINS = _counter(
     "joins", "Requests, routes and outcomes brought together, or not.",
-    result="met, route_missing, route_late, request_missing, outcome_late, evicted",
+    result="met, route_missing, route_late, request_missing, outcome_late, evicted, erased",
 )  # fmt: skip
 STATE_KEYS = _gauge(
     "state_keys", "Keys held in state.", part="waiting, settled, answered, pending_alerts, campaigns"
@@ -124,7 +124,7 @@ CATALOGUE_ENTRIES = _gauge("catalogue_entries", "Entries matched.", kind="lexica
 ODDITIES = _counter(
     "oddities", "Valid but out of the ordinary; each is judged or counted, none is an error.",
     what="duplicate_request, duplicate_route, duplicate_outcome, request_id_reused, further_route,"
-    " early_outcome_dropped, duplicate_finding, context_finding",
+    " erased_principal, early_outcome_dropped, duplicate_finding, context_finding",
 )  # fmt: skip
 
 # Alerts

@@ -95,6 +95,14 @@ class RouterModel:
         self._regression.learn(x, y)
         self.learnt += 1
 
+    def forget(self, learner: int) -> bool:
+        """Drop a principal's hash; whether it was there."""
+        held = learner in self._learners
+        for turn, one in enumerate(self._learners):
+            if one == learner:
+                self._learners[turn] = 0
+        return held
+
     def _normal(self, score: float) -> float:
         """The score's mid-rank as a normal deviate."""
         return _NORMAL[bisect_left(self._reference, score) + bisect_right(self._reference, score)]

@@ -24,7 +24,7 @@ from detectors.kinds import KINDS
 from detectors.processor import Output, Record
 from detectors.thresholds import Thresholds
 from schemas.checkpoints import Marker, check_format
-from schemas.codec import InvalidRecord, decode, encode, stable_id
+from schemas.codec import InvalidRecord, decode, encode, erasure_in, stable_id
 from schemas.topics import FINDINGS, TRIGGERS
 from schemas.triggers import Trigger
 from schemas.verdicts import Direction, Finding, Place, Transplant
@@ -127,6 +127,8 @@ class Campaigns:
                 continue
             self.offset = record.offset + 1
             self.time_ms = max(self.time_ms, record.timestamp)
+            if record.value and record.headers and self._forget(record):
+                continue
             if record.value and (b'"use":' in record.value or b'"transplant":' in record.value):
                 try:
                     finding = decode(Finding, record)
@@ -138,6 +140,24 @@ class Campaigns:
                     self._on_transplant(finding, finding.transplant)
         out, self._out = self._out, []
         return out
+
+    def _forget(self, record: Record) -> bool:
+        """Whether the record is an erasure; then its principal's uses go, and windows that nobody else used."""
+        try:
+            erasure = erasure_in(record)
+        except InvalidRecord:
+            return True
+        if erasure is None:
+            return False
+        who = erasure.tenant_id, erasure.principal_hash
+        for window, campaign in list(self._campaigns.items()):
+            kept = [use for use in campaign.uses if (use.tenant_id, use.principal_hash) != who]
+            if not kept:
+                self._campaigns.drop(window)
+            elif len(kept) < len(campaign.uses):
+                campaign.uses = kept
+                self._campaigns.put(window, campaign, bool(campaign.state or campaign.asked))
+        return True
 
     def _on_use(self, finding: Finding) -> None:
         use, values = finding.use, self._thresholds

@@ -108,6 +108,11 @@ class Spend:
         established = max(past.requests, past.costs) >= ESTABLISHED
         self._principals.put(taken.key, past.pack(), established)
 
+    def forget(self, tenant: str, principal: str) -> None:
+        """See `Forgetful.forget`."""
+        self._taken = None
+        self._principals.drop(compound_key(tenant, principal))
+
     def changes(self) -> Iterator[tuple[str, bytes | None]]:
         """See `StreamDetector.changes`."""
         for store in (self._principals, self._tenants, self._routers):

@@ -23,7 +23,7 @@ from schemas.clickhouse.tables import (
     NumberedReason,
     Table,
 )
-from schemas.codec import Record, decode, decode_event, read_dead_letter
+from schemas.codec import ERASE_TYPE, Record, decode, decode_event, read_dead_letter
 from schemas.events import Outcome, Request, Route
 from schemas.thresholds import ThresholdUpdate
 from schemas.verdicts import Finding, Verdict
@@ -63,7 +63,8 @@ def _dead_letter(record: Record, at: At) -> Iterator[Row]:
 
 
 def _threshold(record: Record, at: At) -> Iterator[Row]:
-    if record.value:  # a compacted topic's tombstone says nothing about the past
+    # A compacted topic's tombstone says nothing about the past, nor does an erasure among the findings.
+    if record.value and ("ce_type", ERASE_TYPE) not in record.headers:
         update = decode(ThresholdUpdate, record)
         yield THRESHOLDS, THRESHOLDS.row(update, at)
         yield THRESHOLD_LINKS, THRESHOLD_LINKS.row(update, at)

@@ -418,3 +418,6 @@ REPLAY_RUNS = Table("replay_runs", [
 ])  # fmt: skip
 
 REPLAYS = (REPLAY_RUNS, REPLAY_VERDICTS, REPLAY_FINDINGS, REPLAY_ALERTS)
+
+# Where a row's time is not in `time`: what it is about had begun by then. An erasure covers rows by it.
+BEGUN = {"alerts": "starts_at", "audits": "issued_at", "replay_alerts": "starts_at"}

@@ -17,12 +17,13 @@ from mode import Service
 
 from schemas.clickhouse import migrations
 from schemas.clickhouse.rows import TOPICS
-from schemas.codec import InvalidRecord, Record, dead_letter_headers
-from schemas.topics import DEADLETTERS, named
+from schemas.codec import InvalidRecord, Record, dead_letter_headers, decode
+from schemas.erasures import Erasure
+from schemas.topics import DEADLETTERS, ERASURES, named
 from streams import metrics
 from streams.health import Health
 from streams.history import History
-from streams.kafka import read_batches
+from streams.kafka import read_batches, read_to_end
 from streams.migrations import migrate
 from streams.settings import ClickHouse, Settings
 from streams.store import Store
@@ -188,6 +189,8 @@ class HistoryLane(Service):
         """Connect. The embedded engine's tables are made here, for nobody else can open it meanwhile."""
         if self._embedded:
             await migrate(self._store, migrations.load())
+        async for record in read_to_end(self._connection, named(ERASURES, self._suffix)):
+            self._history.erasures.add(decode(Erasure, record))
         self._letters = AIOKafkaProducer(**self._connection, enable_idempotence=True, max_request_size=8 << 20)
         await self._letters.start()
         await self._reader.start()

@@ -1,21 +1,20 @@
 """Events of a window as the history has them: without text, so what needs text is taken from what was said then.
 
 What is judged again in full: all that works on routes, tiers, costs, outcomes and guardrail verdicts (`spend`,
-`coverage`, ...), but that `spend` knows only exact repetitions of a prompt, by its hash. What is only *weighed*
-again, by its recorded score against the run's thresholds: what read the prompt (`RECORDED`). A score that lies far
-below its threshold was recorded without its reason, so lowering a threshold finds the request, but not the trigger
-or window that it was about; a changed catalogue finds nothing.
+`coverage`, ...). What is only *weighed* again, by its recorded score against the run's thresholds: what read the
+prompt (`RECORDED`). A score that lies far below its threshold was recorded without its reason, so lowering a
+threshold finds the request, but not the trigger or window that it was about; a changed catalogue finds nothing.
 """
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import msgspec
 
 from detectors.budget import Grant
 from detectors.contract import Answer, Case, PromptFacts, StreamDetector
+from detectors.custody.rules import Rules
 from detectors.panel import PromptPanel
 from detectors.processor import Record
 from detectors.registry import stream_detectors
@@ -42,7 +41,6 @@ _THRESHOLD_OF = {
     ("triggers", "static"): "triggers.cosine",
     ("triggers", "transformer"): "triggers.transformer_cosine",
     ("novelty", "tagger"): "novelty.flag",
-    ("discovery", "window"): "discovery.bodies",
     ("probing", "sketch"): "probing.run",
     ("steering", "residual"): "steering.evidence",
     ("steering", "pairs"): "steering.evidence",
@@ -70,6 +68,7 @@ class Said(NamedTuple):
     unable: Sequence[str]
     reasons: Sequence[Reason]
     catalogue_version: int
+    likeness: int
 
 
 class Memory:
@@ -115,9 +114,9 @@ class RecordedPanel(PromptPanel):
 
     def facts(self, requests: Sequence[Request], grant: Grant | None = None) -> list[PromptFacts]:
         """See `PromptPanel`; a request without a recorded verdict cannot be judged."""
-        return [self._fact(request, self._memory.of(request)) for request in requests]
+        return [self._fact(self._memory.of(request)) for request in requests]
 
-    def _fact(self, request: Request, said: Said | None) -> PromptFacts:
+    def _fact(self, said: Said | None) -> PromptFacts:
         if said is None:
             return PromptFacts(unable=list(PROMPT))
         answers = {name: weigh(said, name, self.thresholds, self._base) for name in PROMPT}
@@ -126,7 +125,7 @@ class RecordedPanel(PromptPanel):
             reasons=[answer for answer in answers.values() if isinstance(answer, Reason)],
             unable=[name for name in PROMPT if name in said.unable],
             catalogue_version=said.catalogue_version,
-            likeness=_likeness(request.prompt_hash),
+            likeness=said.likeness,
         )
 
 
@@ -167,11 +166,13 @@ class RecordedDetector:
         """Nothing."""
 
 
-def recorded_detectors(thresholds: Thresholds, base: Mapping[str, float], memory: Memory) -> list[StreamDetector]:
+def recorded_detectors(
+    thresholds: Thresholds, rules: Rules, base: Mapping[str, float], memory: Memory
+) -> list[StreamDetector]:
     """The stream detectors in their order, those that need text replaced by what they said."""
     return [
         RecordedDetector(detector.name, thresholds, base, memory) if detector.name in STREAM else detector
-        for detector in stream_detectors(thresholds)
+        for detector in stream_detectors(thresholds, rules)
     ]
 
 
@@ -208,11 +209,6 @@ def _from_far_below(name: str, score: float, thresholds: Thresholds, base: Mappi
         threshold_version=thresholds.version, flagged=True, kind=kind, stage=stage,
         note="by its recorded score; what it was about was not recorded",
     )  # fmt: skip
-
-
-def _likeness(prompt_hash: str) -> int:
-    """Like for the same prompt only: near-duplicates cannot be told by a hash."""
-    return int.from_bytes(blake2b(prompt_hash.encode(), digest_size=8).digest()) if prompt_hash else 0
 
 
 async def in_force(store: Store) -> tuple[dict[str, float], int]:
@@ -297,7 +293,7 @@ def _event(kind: type[AnyEvent], row: Mapping[str, Any]) -> AnyEvent:
 async def _said(store: Store, span: Mapping[str, Any]) -> dict[tuple[str, str], Said]:
     of_slice = f"event_id IN (SELECT event_id FROM requests WHERE {_SPAN})"  # noqa: S608  ours
     near = "event_time >= {earliest:DateTime64(3, 'UTC')} AND event_time < {latest:DateTime64(3, 'UTC')}"
-    columns = "verdict_id, principal_hash, event_id, scores, unable, catalogue_version"
+    columns = "verdict_id, principal_hash, event_id, scores, unable, catalogue_version, likeness"
     sql = f"SELECT {columns} FROM verdicts FINAL WHERE {near} AND {of_slice}"  # noqa: S608  ours
     verdicts = await store.query(sql, span)
     reasons: dict[str, list[Reason]] = {}
@@ -308,12 +304,12 @@ async def _said(store: Store, span: Mapping[str, Any]) -> dict[tuple[str, str], 
     )
     for row in found.records():
         reasons.setdefault(row["verdict_id"], []).append(_reason(row))
-    return {
-        (row["principal_hash"], row["event_id"]): Said(
-            row["scores"], row["unable"], reasons.get(row["verdict_id"], ()), row["catalogue_version"]
-        )
-        for row in verdicts.records()
-    }
+    return {(row["principal_hash"], row["event_id"]): _as_said(row, reasons) for row in verdicts.records()}
+
+
+def _as_said(row: Mapping[str, Any], reasons: Mapping[str, Sequence[Reason]]) -> Said:
+    of_it = reasons.get(row["verdict_id"], ())
+    return Said(row["scores"], row["unable"], of_it, row["catalogue_version"], row["likeness"])
 
 
 def _reason(row: Mapping[str, Any]) -> Reason:

@@ -40,6 +40,7 @@ class Pins(msgspec.Struct, kw_only=True, frozen=True):
     thresholds_version: int
     catalogue_version: int
     catalogue_sha256: str
+    rules_sha256: str  # of custody
     alerting_sha256: str  # of the rules that turn findings into alerts
     limits: Mapping[str, float]
 

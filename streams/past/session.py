@@ -12,6 +12,7 @@ import yaml
 from detectors.alerting import Alerting
 from detectors.catalogue import Catalogue, read_records
 from detectors.contract import StreamDetector
+from detectors.custody.rules import Rules
 from detectors.detections import Detections
 from detectors.detections import load as load_detections
 from detectors.discovery.campaigns import Campaigns
@@ -21,6 +22,7 @@ from detectors.panel import PromptPanel
 from detectors.processor import Record
 from detectors.registry import stream_detectors
 from detectors.thresholds import DEFAULTS, Thresholds
+from streams.custody import rules
 from streams.kafka import connection
 from streams.lanes.detect import limits_of, panel_of
 from streams.past import history, kafka
@@ -47,6 +49,7 @@ class _Cast(NamedTuple):
     panel: PromptPanel
     detectors: Mapping[str, str]  # versions
     catalogue: Catalogue | None  # None: what needs one is recorded
+    rules: Rules
     memory: history.Memory
     base: Mapping[str, float]
 
@@ -103,7 +106,7 @@ async def _from_kafka(settings: Settings, wanted: Wanted, store: Store) -> _Cast
     base = {name: panel.thresholds[name] for name in DEFAULTS}
     panel.thresholds.swap({**base, **wanted.thresholds}, panel.thresholds.version)
     versions = {detector.name: detector.version for detector in panel.detectors}
-    return _Cast(panel, versions, panel.catalogue, history.Memory(), base)
+    return _Cast(panel, versions, panel.catalogue, panel.rules, history.Memory(), base)
 
 
 async def _from_history(settings: Settings, wanted: Wanted, store: Store) -> _Cast:
@@ -115,14 +118,14 @@ async def _from_history(settings: Settings, wanted: Wanted, store: Store) -> _Ca
     memory = history.Memory()
     panel = history.RecordedPanel(thresholds, base, memory)
     versions = {detector.name: detector.version for detector in panel.detectors}
-    return _Cast(panel, versions, None, memory, base)
+    return _Cast(panel, versions, None, rules(settings.detect), memory, base)
 
 
 def _stream_detectors(wanted: Wanted, cast: _Cast) -> Sequence[StreamDetector]:
     thresholds = cast.panel.thresholds
     if wanted.source == KAFKA:
-        return stream_detectors(thresholds, cast.panel.rules)
-    return history.recorded_detectors(thresholds, cast.base, cast.memory)
+        return stream_detectors(thresholds, cast.rules)
+    return history.recorded_detectors(thresholds, cast.rules, cast.base, cast.memory)
 
 
 async def _events(
@@ -146,6 +149,7 @@ def _pins(wanted: Wanted, cast: _Cast, limits: JudgeLimits, detections: Detectio
         thresholds_version=cast.panel.thresholds.version,
         catalogue_version=catalogue.version if catalogue else 0,
         catalogue_sha256=_sha256(catalogue.triggers) if catalogue else "",
+        rules_sha256=_sha256(cast.rules.file),
         alerting_sha256=_sha256(sorted(detections, key=lambda detection: detection.rule_id)),
         limits=msgspec.to_builtins(limits),
     )

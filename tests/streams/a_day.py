@@ -33,6 +33,7 @@ from tests.factories import outcome, request, route
 TRIGGER = next(trigger.text for trigger in shipped().triggers if trigger.kind != "semantic")
 NOW_MS = round(datetime.now(UTC).timestamp() * 1000)
 MINUTE_MS = 60_000
+SUBJECTS = ("law", "football", "chemistry", "opera", "tax", "gardens", "whales", "bridges", "trains", "glass")
 
 
 def asked(
@@ -55,8 +56,8 @@ def day() -> list[AnyEvent]:
         events += asked(minute, "quiet", at, f"What is the capital of country number {minute}?")
         usd, rank = (5.0, 3) if minute >= 45 else (0.001, 0)
         for again in range(4):
-            # Without text: spend would know a prompt tried again by its likeness, which the history has not.
-            events += asked(10 * minute + again, "wallet", at + 5_000 + again, "", usd, rank)
+            prompt = f"Please list the first {again} rivers of {SUBJECTS[(minute + again) % len(SUBJECTS)]}."
+            events += asked(10 * minute + again, "wallet", at + 5_000 + again, prompt, usd, rank)
         if minute in (20, 50):
             events += asked(minute, "gadget", at + 9_000, f"{TRIGGER} What is the capital of Peru?")
     return events

@@ -114,6 +114,7 @@ async def stored_and_queried(server: ClickHouseServer, lines: list[bytes], resul
         for query in named.load().values():
             for payload in PAYLOADS:
                 given = {p.name: payload for p in query.parameters if p.type == "String"}
+                given |= {p.name: "1" for p in query.parameters if p.default is None and p.type != "String"}
                 bound = query.bind({**given, "since": "-3d"} if _has(query, "since") else given, datetime.now(UTC))
                 found = (await store.query(query.sql, bound)).records()
                 if "principal" in given and query.name == "verdicts_by_principal":
@@ -130,8 +131,9 @@ def printed(server: ClickHouseServer) -> str:
     environment = {"POINTSMAN_CLICKHOUSE_DSN": server.dsn, "POINTSMAN_CLICKHOUSE_DATABASE": "injection"}
     shown = ""
     for query in named.load().values():
-        needed = [p.name for p in query.parameters if p.default is None]
-        arguments = [part for name in needed for part in ("--param", f"{name}={PAYLOADS[5]}")]
+        needed = [p for p in query.parameters if p.default is None]
+        values = [f"{p.name}={PAYLOADS[5] if p.type == 'String' else 1}" for p in needed]
+        arguments = [part for value in values for part in ("--param", value)]
         result = CliRunner().invoke(main, ["query", query.name, *arguments], env=environment)
         assert result.exit_code == 0, result.output
         shown += result.output

@@ -108,9 +108,9 @@ def test_a_lower_threshold_finds_what_its_recorded_score_shows(past: Past, said:
     )
     assert tight["flagged"] > run["flagged"]
     by_novelty = "SELECT count() FROM replay_verdicts FINAL WHERE has(flagged_by, 'novelty') AND run_id = "
-    assert past.query(f"{by_novelty} '{tight['run_id']}'") == [(31,)]  # every prompt in the window that has a text
+    assert past.query(f"{by_novelty} '{tight['run_id']}'") == [(tight["verdicts"],)]
     flips = {flip[0]: flip[1:] for flip in past.run("diff", run["run_id"], tight["run_id"])["verdicts"]}
-    assert flips["novelty"] == [31 - past.query(f"{by_novelty} '{run['run_id']}'")[0][0], 0]
+    assert flips["novelty"] == [tight["verdicts"] - past.query(f"{by_novelty} '{run['run_id']}'")[0][0], 0]
 
 
 def test_what_is_wrong_is_said(past: Past, tmp_path: Path) -> None:
