@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 GROUP = "pointsman-judges"
 TIMEOUT_SECONDS = 60.0
+NONSENSE_TRIES = 3  # answers that cannot be read, before the next ticket is asked about
 FIRST_WAIT_SECONDS = 1.0
 LONGEST_WAIT_SECONDS = 60.0
 
@@ -147,10 +148,13 @@ async def judge_all(
 
 
 async def _answered(ticket: AuditTicket, ask: Answerer, judge: str, wait: float) -> AuditLabel | None:
-    while ticket.expires_at > datetime.now(UTC):
+    """The label; None for a ticket that expired meanwhile, or whose answers cannot be read: left to people."""
+    tries = NONSENSE_TRIES
+    while tries and ticket.expires_at > datetime.now(UTC):
         try:
             return label_of(ticket, await ask(ticket), judge)
         except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError) as error:
+            tries -= isinstance(error, msgspec.MsgspecError)
             log.warning("no answer to ticket %s: %s", ticket.ticket_id, type(error).__name__)
             await asyncio.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT_SECONDS)

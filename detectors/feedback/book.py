@@ -20,6 +20,7 @@ from schemas.thresholds import FROZEN, IN_FORCE, ROUTING, ThresholdDecision, Thr
 
 MOST_ENTRIES = 4_096
 MOST_PAST = 256  # values of a threshold that a rollback can reach
+OPEN_MS = 7 * 86_400_000  # of a proposal that nobody settles
 REST_MS = 86_400_000  # after a rejection, before the same value may be proposed again
 
 _HEAD, _ENTRY, _RATCHET = b"head", b"e/", b"n/"
@@ -43,6 +44,7 @@ class Proposal(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     """What waits for approval. `version` is its latest link."""
 
     version: int
+    at_ms: int
     value: float
     cause: Cause
     actor: str
@@ -120,6 +122,10 @@ class Book:
             entry = self._entries[name]
             if entry.held and entry.held.until_ms is not None and entry.held.until_ms <= now_ms:
                 self._release(entry, "expiry", now_ms, "feedback", "the override expired", "")
+            if entry.proposal and entry.proposal.at_ms + OPEN_MS <= now_ms:
+                reason = "nobody settled it within a week"
+                self._link(entry, entry.proposal.value, "rejected", "expiry", now_ms, reason=reason)
+                entry.proposal = None
         for parameter, ratchet in self.ratchets.items():
             move = ratchet.decision(now_ms / 1000)
             if move is not None:
@@ -132,6 +138,8 @@ class Book:
         if automatic and not self.head.frozen:
             ratchet.apply(move)
             self.touch()
+            if entry.proposal is not None and entry.proposal.move is not None:
+                entry.proposal = None  # its evidence is about what was in force before
             if entry.held is None and entry.value != ratchet.threshold:
                 self._link(
                     entry, ratchet.threshold, "active", "expiry" if expiry else "auto", now_ms, move=move,
@@ -146,20 +154,16 @@ class Book:
 
     def _offer(self, entry: Entry, move: Move, now_ms: int) -> None:
         open_ = entry.proposal
-        if open_ is not None and (open_.move is None or open_.value == move.new_value):
+        if open_ is not None and (open_.move is None or _ends(open_.move) == _ends(move)):
             return  # the same, or a person's, which people settle first
         if entry.rejected and entry.rejected[0] == move.new_value and now_ms < entry.rejected[1] + REST_MS:
             return
         reason = _REASONS[move.why]
         self._link(entry, move.new_value, "proposed", "auto", now_ms, move=move, reason=reason)
         entry.proposal = Proposal(
-            version=self.head.version,
-            value=move.new_value,
-            cause="auto",
-            actor="feedback",
-            reason=reason,
-            move=move,
-        )
+            version=self.head.version, at_ms=now_ms, value=move.new_value, cause="auto", actor="feedback",
+            reason=reason, move=move,
+        )  # fmt: skip
 
     # --- people
 
@@ -186,8 +190,8 @@ class Book:
             until_ms=until_ms, cost=decision.cost_usd_per_day, decision_id=decision.decision_id,
         )  # fmt: skip
         entry.proposal = Proposal(
-            version=self.head.version, value=value, cause="manual", actor=decision.actor, reason=decision.reason,
-            until_ms=until_ms, cost_usd_per_day=decision.cost_usd_per_day,
+            version=self.head.version, at_ms=now_ms, value=value, cause="manual", actor=decision.actor,
+            reason=decision.reason, until_ms=until_ms, cost_usd_per_day=decision.cost_usd_per_day,
         )  # fmt: skip
 
     def _approve(self, decision: ThresholdDecision, now_ms: int) -> None:
@@ -441,6 +445,10 @@ def _checked_scope(decision: ThresholdDecision) -> ThresholdScope:
     if scope not in (ThresholdScope(), scope_of(parameter)):
         raise Refused("workers judge all tenants and routes by one value of it")
     return scope_of(parameter)
+
+
+def _ends(move: Move) -> tuple[int, int]:
+    return move.old_index, move.new_index
 
 
 def _evidence(move: Move) -> dict[str, float | int]:

@@ -5,7 +5,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -233,13 +233,17 @@ def _walk(rig: Rig, worker: Worker) -> None:
 
     # A router sees the same, but for what is looser than its own limit.
     router = RouterThresholds({FLAG: 0.999}, rig.run("threshold", "keys"), rig.folder / "router.json")
-    asyncio.run(_followed(router, worker.metrics_url.replace("/metrics", "/thresholds"), second["version"]))
+    page = worker.metrics_url.replace("/metrics", "/thresholds")
+    asyncio.run(_followed(router, router.poll(page, 0.1), second["version"]))
     assert router.value(FLAG) == 0.999
+    careless = RouterThresholds({FLAG: 1.0}, rig.run("threshold", "keys"), rig.folder / "careless.json")
+    asyncio.run(_followed(careless, careless.follow_topic(rig.kafka.connection, rig.suffix), second["version"]))
+    assert careless.value(FLAG) == 0.9999
     wait_for(lambda: [f for f in rig.read(FINDINGS, msgspec.Raw) if b"feedback_poisoning" in bytes(f)])
 
 
-async def _followed(router: RouterThresholds, url: str, version: int) -> None:
-    task = asyncio.create_task(router.poll(url, 0.1))
+async def _followed(router: RouterThresholds, following: Coroutine[Any, Any, None], version: int) -> None:
+    task = asyncio.create_task(following)
     async with asyncio.timeout(SECONDS):
         while router.version < version:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
@@ -260,6 +264,11 @@ def _verify(rig: Rig, dsn: str) -> None:
     assert rig.run("threshold", "diff", FLAG, "0")["flagged_after"] > 0
     assert rig.run("threshold", "verify", "--topic")["problems"] == []
     assert rig.run("audit", "judges")["desk"]["labels"] > 10
+    (route,) = rig.run("threshold", "routes", "--guardrail-usd", "0.01", "--reason", "a test")
+    assert (route["router_name"], route["route"], route["category"], route["kind"]) == (
+        "main", "small", "maths", "guardrail",
+    )  # fmt: skip
+    assert route["cost_usd_per_day"] > 0
     asyncio.run(_edit(dsn))
     problems = rig.run("threshold", "verify", code=1)["problems"]
     assert any("version 2" in problem for problem in problems)

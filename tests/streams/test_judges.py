@@ -74,6 +74,13 @@ async def test_a_service_that_fails_is_asked_again_and_each_ticket_is_answered_o
     assert await open_tickets(brokers) == []
 
 
+async def test_a_ticket_that_gets_nonsense_every_time_is_left_to_people(brokers: Kafka) -> None:
+    said = {"a": "fine", "b": "safe", "c": "unsafe"}
+    judge = LocalJudge(lambda asked: said[asked["ticket_id"]])
+    assert await judge_all(brokers, judge, "local", once=True, first_wait=0.01) == 2
+    assert [left.ticket_id for left in await open_tickets(brokers)] == ["a"]
+
+
 async def test_a_function_answers_with_a_label_or_more(brokers: Kafka) -> None:
     def classify(asked: dict[str, Any]) -> Any:
         return {"label": "unsafe", "reason": "high"} if asked["score"] > 0.9 else "safe"

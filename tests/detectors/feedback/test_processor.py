@@ -211,6 +211,34 @@ def test_a_rejected_proposal_rests() -> None:
     assert [link.mode for link in log.links()] == ["proposed", "rejected", "proposed"]
 
 
+def test_what_was_proposed_on_evidence_is_void_once_evidence_moves_by_itself() -> None:
+    log = Log(mode="active", canaries=tuple(canary(n, "unsafe") for n in range(40)))
+    log.misses()
+    for _ in range(150):
+        log.label("safe", score=0.65)
+        log.tick(60_000)
+    proposal = log.links()[-1]
+    assert proposal.mode == "proposed", "the judge is not measured"
+    for n in range(40):
+        log.label("unsafe", request_id=f"c{n}", tenant_id="t9")
+    log.label("safe", score=0.65)
+    assert log.links()[-1].mode == "active"
+    log.decide("approve", version=proposal.version)
+    assert letters(log.applied()[1])[-1].detail == f"no open proposal of version {proposal.version}"
+
+
+def test_a_proposal_that_nobody_settles_lapses_and_makes_room_for_the_evidences() -> None:
+    log = Log()
+    log.decide("propose", value=0.75)
+    log.misses(20)
+    assert [link.mode for link in log.links()] == ["proposed"], "people settle theirs first"
+    log.tick(8 * DAY)
+    log.misses(1)
+    assert [(link.mode, link.cause) for link in log.links()] == [
+        ("proposed", "manual"), ("rejected", "expiry"), ("proposed", "auto"),
+    ]  # fmt: skip
+
+
 def test_an_override_expires_and_a_pin_stays_until_it_is_taken_out() -> None:
     log = Log(mode="active")
     log.decide("propose", value=0.65, expires_at=at(log.time_ms + DAY))
