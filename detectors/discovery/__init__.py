@@ -77,6 +77,11 @@ class Discovery:
         """Windows and routers dropped, or refused a place, by this process for want of room."""
         return int(self._memory.lost.sum()) + self._models.evicted
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of its tables, all of it taken."""
+        return self._memory.nbytes
+
     def score(self, case: Case) -> Answer:
         """Most evidence of the prompt's windows; a candidate is a Reason without a flag; None without a text."""
         return self._take(case).answer

@@ -35,6 +35,12 @@ class Memory:
         self._stored = 0  # `added` at the last call of `changes`
         self._indexed = True
 
+    @property
+    def nbytes(self) -> int:
+        """Of all arrays."""
+        arrays = (self.keys, self.rows, self.sightings, self.index, self.dirty)
+        return sum(array.nbytes for array in arrays)
+
     def ready(self) -> None:
         """Make the index after a load; to be called before the arrays are used."""
         if not self._indexed:

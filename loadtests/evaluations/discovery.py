@@ -6,18 +6,38 @@ come from. Both levels run as in the service, in process; the transplants ask th
 """
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
+import click
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from detectors.alerting import Alerting
+from detectors.contract import Case, PromptFacts
+from detectors.detections import shipped
+from detectors.discovery import Discovery
+from detectors.discovery.campaigns import Campaigns
+from detectors.discovery.transplant import Probes, answer, shipped_probes
+from detectors.discovery.windows import pack_windows
+from detectors.fleet import FleetPartition
+from detectors.text import read_texts
+from detectors.thresholds import Thresholds
 from detectors.triggers.grow import SAMPLINGS, Direction, grow
 from loadtests.attacks.mutations import MUTATIONS, as_prefix, as_suffix
 from loadtests.fleet import Ask, Fleet, Principal
 from loadtests.prompts import data_dir, words
 from loadtests.router import QUICK, DifficultyRouter, Kind
+from schemas.codec import encode
+from schemas.events import Request, Route
+from schemas.topics import FINDINGS
+from schemas.verdicts import Finding, Reason
+from streams.replay import FileRecord
 
 Score = Callable[[Sequence[str]], npt.NDArray[np.float64]]
 ROUTERS = (*QUICK, "mixed")  # "mixed": the mean of one that is linear and one that is not
@@ -131,3 +151,205 @@ def make_day(name: str, seed: int, requests: int, each: int) -> Day:
 
 def _any(fleet: Fleet, rng: random.Random) -> list[Principal]:
     return rng.sample(fleet.principals, CALLERS)
+
+
+# --- the two levels on a day
+
+_NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
+_START = 1_790_000_000
+BATCH = 1_000
+SOON = 20  # uses within which a campaign should be named
+
+
+class _Counted:
+    """A `RouterScorer` in process that counts what it is asked."""
+
+    def __init__(self, name: str) -> None:
+        self._score = scorer(name)
+        self.asked = 0
+
+    def score(self, texts: Sequence[str]) -> Sequence[float]:
+        """The router's scores."""
+        self.asked += len(texts)
+        scores: list[float] = self._score(texts).tolist()
+        return scores
+
+
+@dataclass
+class Outcome:
+    """What came of a day."""
+
+    requests: int = 0
+    named_after: dict[int, int] = field(default_factory=dict)  # campaign -> its uses until it was named
+    false: list[str] = field(default_factory=list)  # notes of what was named and is no campaign
+    usual: int = 0
+    candidates: int = 0
+    asked: int = 0  # queries to the router
+    pack_s: float = 0.0  # CPU of the prompt stage's part
+    judge_s: float = 0.0  # CPU of the detect lane's part
+    state_bytes: int = 0
+
+
+def play(day: Day, name: str, partitions: int = 1, transplants: bool = True) -> Outcome:
+    """Run a day through `partitions` detect lanes, by principal, and one partition of the fleet lane."""
+    thresholds, router = Thresholds(), _Counted(name)
+    detect = [Discovery(thresholds) for _ in range(partitions)]
+    fleet = _Fleet(thresholds, Probes(router, shipped_probes()) if transplants else None)
+    told, used = Outcome(requests=len(day.asks)), Counter[int]()
+    kernels_ready(thresholds)
+    for begin in range(0, len(day.asks), BATCH):
+        asks = day.asks[begin : begin + BATCH]
+        batch = read_texts([ask.text for ask in asks])
+        began = time.process_time()
+        packed = pack_windows(batch, with_text=transplants)
+        told.pack_s += time.process_time() - began
+        for i, (ask, windows) in enumerate(zip(asks, packed, strict=True), begin):
+            campaign = int(day.campaign[i])
+            used[campaign] += campaign >= 0
+            case = _case(i, ask, windows, float(day.scores[i]))
+            detector = detect[hash_of(ask.principal.hash) % partitions]
+            began = time.process_time()
+            said = detector.score(case)
+            detector.learn(case, flagged=False)
+            told.judge_s += time.process_time() - began
+            if isinstance(said, Reason):
+                told.candidates += 1
+                for window, kind, note in fleet.take(said, case, campaign):
+                    _count(told, fleet.owner(window), kind, note, used)
+    told.asked = router.asked
+    told.state_bytes = sum(detector.nbytes for detector in detect)
+    return told
+
+
+def _count(told: Outcome, owner: int, kind: str, note: str, used: Counter[int]) -> None:
+    if kind == "usual_window":
+        told.usual += 1
+    elif owner >= 0:
+        told.named_after.setdefault(owner, used[owner])
+    else:
+        told.false.append(note)
+
+
+def hash_of(principal: str) -> int:
+    """As a partitioner would: the same in every process."""
+    return int.from_bytes(principal.encode()[-4:], "little")
+
+
+def kernels_ready(thresholds: Thresholds) -> None:
+    """Compile what is compiled at the first call, so that it is not measured."""
+    detector = Discovery(thresholds, windows=64)
+    for packed in pack_windows(read_texts(["some words that are there for the compiler alone"])):
+        case = Case(time=0.0, request=_request(0, "p", "t"), route=None, prompt=PromptFacts(windows=packed))
+        detector.score(case)
+        detector.learn(case, flagged=False)
+
+
+def _request(number: int, principal: str, tenant: str) -> Request:
+    ids: dict[str, Any] = {"event_id": str(number), "request_id": str(number), "event_time": _NOON}
+    return Request(**ids, tenant_id=tenant, principal_hash=principal)
+
+
+def _case(number: int, ask: Ask, windows: bytes, score: float) -> Case:
+    request = _request(number, ask.principal.hash, ask.principal.tenant)
+    route = Route(
+        event_id=str(number), request_id=str(number), event_time=_NOON, tenant_id=request.tenant_id,
+        principal_hash=request.principal_hash, selected_model="m", router_name="r", router_version="1",
+        difficulty_score=score,
+    )  # fmt: skip
+    return Case(time=_START + ask.at, request=request, route=route, prompt=PromptFacts(windows=windows))
+
+
+class _Fleet:
+    """A partition of the fleet lane whose transplants are answered at once."""
+
+    def __init__(self, thresholds: Thresholds, probes: Probes | None) -> None:
+        self._part = FleetPartition(
+            Alerting(shipped()), Campaigns(shipped(), thresholds, transplants=probes is not None)
+        )
+        self._probes = probes
+        self._offset = 0
+        self._owners: dict[str, Counter[int]] = defaultdict(Counter)
+        self._named: set[str] = set()
+
+    def owner(self, window: str) -> int:
+        """The campaign that most of a window's uses are of; -1: ordinary requests."""
+        return self._owners[window].most_common(1)[0][0]
+
+    def take(self, reason: Reason, case: Case, campaign: int) -> Iterator[tuple[str, str, str]]:
+        """Take a candidate; what is named by it: window, kind, note."""
+        self._owners[reason.window][campaign] += 1
+        finding = Finding(
+            finding_id=case.request.event_id, kind=reason.kind, category="cost_escalation", severity="info",
+            time=_NOON, labels={}, detector=reason.detector, detector_version=reason.detector_version,
+            tenant_id=case.request.tenant_id, principal_hash=case.request.principal_hash,
+            request_id=case.request.request_id, score=reason.score, direction=reason.direction,
+            window=reason.window, use=reason.use,
+        )  # fmt: skip
+        yield from self._apply(finding, round(case.time * 1000))
+
+    def _apply(self, finding: Finding, time_ms: int) -> Iterator[tuple[str, str, str]]:
+        outputs = self._part.apply([FileRecord(FINDINGS.name, self._offset, time_ms, encode(finding))])
+        self._offset += 1
+        for output in outputs:
+            if output.topic != FINDINGS.name:
+                continue
+            told = msgspec.json.decode(output.value, type=Finding)
+            if told.transplant is not None and not told.transplant.is_answer and self._probes is not None:
+                told.transplant = answer(self._probes, told.transplant)
+                yield from self._apply(told, time_ms)
+            elif told.use is None and not told.campaign and told.window not in self._named:
+                self._named.add(told.window)
+                yield told.window, told.kind, told.note
+
+
+# --- the tables
+
+
+class Tally(NamedTuple):
+    """Campaigns of one kind: named within `SOON` uses, named at all, planted."""
+
+    soon: int
+    named: int
+    planted: int
+
+
+def tally(day: Day, told: Outcome) -> dict[str, Tally]:
+    """By kind of campaign."""
+    found = {}
+    for kind in KINDS:
+        after = [told.named_after.get(n) for n, campaign in enumerate(day.planted) if campaign.kind == kind]
+        named = [uses for uses in after if uses is not None]
+        found[kind] = Tally(sum(uses <= SOON for uses in named), len(named), len(after))
+    return found
+
+
+@click.command()
+@click.option("--requests", default=100_000, show_default=True, help="Ordinary requests of a day.")
+@click.option("--each", default=4, show_default=True, help="Campaigns of each kind.")
+@click.option("--seed", "seeds", multiple=True, default=(11, 12, 13), help="Thresholds were set on seeds 1 and 2.")
+@click.option("--router", "names", multiple=True, default=ROUTERS, help="They were set on words and static.")
+@click.option("--partitions", default=1, show_default=True)
+@click.option("--transplants/--residuals", default=True, help="Ask the router, or test the residuals alone.")
+def main(
+    requests: int, each: int, seeds: Sequence[int], names: Sequence[str], partitions: int, transplants: bool
+) -> None:
+    """Print the table of docs/detectors/discovery.md; one row a day."""
+    titles = ("router", "seed", *KINDS, "false", "usual", "queries", "candidates", "us a request", "state")
+    click.echo(f"| {' | '.join(titles)} |\n|{'---|' * len(titles)}")
+    for name in names:
+        for seed in seeds:
+            day = make_day(name, seed, requests, each)
+            told = play(day, name, partitions, transplants)
+            kinds = [f"{t.soon} / {t.named} / {t.planted}" for t in tally(day, told).values()]
+            cells = (
+                name, str(seed), *kinds, str(len(told.false)), str(told.usual),
+                f"{told.asked / told.requests:.2%}", f"{told.candidates / told.requests:.1%}",
+                f"{(told.pack_s + told.judge_s) / told.requests * 1e6:.0f}", f"{told.state_bytes / 1e6:.0f} MB",
+            )  # fmt: skip
+            click.echo(f"| {' | '.join(cells)} |")
+            for note in told.false:
+                click.echo(f"false ({name}, {seed}): {note}", err=True)
+
+
+if __name__ == "__main__":
+    main()
