@@ -15,6 +15,7 @@ DEFAULTS: Mapping[str, float] = MappingProxyType(
         "difficulty.contradiction_steps": 2.0,
         "difficulty.spoofed": 5.0,
         "discovery.alike": 0.045,
+        "discovery.baseline": 5_000.0,
         "discovery.bits": 32.0,
         "discovery.bodies": 2.0,
         "discovery.contexts": 5.0,

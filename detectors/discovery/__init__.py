@@ -155,7 +155,8 @@ class Discovery:
             seen.tokens, z, model.weights if ready and model is not None else _NOTHING,
             model.spread if ready and model is not None else 1.0,
             bucket_bits(), values["discovery.slack"], values["discovery.evidence"], values["discovery.bodies"],
-            values["discovery.bits"], values["discovery.newness"], minute, self._requests,
+            values["discovery.bits"], values["discovery.baseline"], values["discovery.newness"],
+            minute, self._requests,
             memory.keys, memory.rows, memory.sightings, memory.index,
             self._scratch, self._sums, self._low, self._high, self._out,
         )  # fmt: skip

@@ -117,14 +117,15 @@ def _expected(total, n, weights):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def look(  # type: ignore[no-untyped-def]
-    tokens, z, weights, spread, bits, slack, bar, bodies, least_bits, newness, minute, requests,
+    tokens, z, weights, spread, bits, slack, bar, bodies, least_bits, baseline, newness, minute, requests,
     keys, rows, sightings, index, scratch, sums, low, high, out,
 ):  # fmt: skip
     """What this use would do. `z`: the score's normal deviate, NaN while it means nothing.
 
-    A window is usual unless it would have been used `newness` times in the time before its first use, had it
-    been used then as it is now. `scratch` int64[SCRATCH, MOST_TOKENS], `sums` float64[MOST_TOKENS + 1], `low` and
-    `high` uint64[3, MOST_TOKENS], `out` int64[OUT]; `slack` and `bar` in standard deviations.
+    A window is usual that came back within the first `baseline` requests, or that would have been used fewer than
+    `newness` times in the time before, had it been used then as it is now. `scratch` int64[SCRATCH, MOST_TOKENS],
+    `sums` float64[MOST_TOKENS + 1], `low` and `high` uint64[3, MOST_TOKENS], `out` int64[OUT]; `slack` and `bar` in
+    standard deviations.
     """
     n = len(tokens)
     m = n - SHINGLE + 1
@@ -242,7 +243,7 @@ def look(  # type: ignore[no-untyped-def]
         if fresh and count >= bodies:
             if sent >= MOST_SENT:
                 arm += 1
-            usual = count * birth < newness * (requests - birth)
+            usual = birth < baseline or count * birth < newness * (requests - birth)
             needed = bar * UNIT * 2.0 ** (arm + usual)
             if evidence >= needed and arm < MOST_ARMS:
                 scratch[RATIO, j] = np.int64(1024 * evidence / needed)

@@ -17,6 +17,7 @@ from schemas.verdicts import Reason, WindowUse
 from tests.factories import NOON_MS, request, route
 
 TRIGGER = "quantum lattice ferment obsidian harpsichord mandrill tungsten apricot"
+QUICK = Thresholds({"discovery.baseline": 1_000.0})
 WARM = REFERENCE + READY + 200
 _WORDS = token_pool("wordlike")[0][:4000]
 
@@ -46,7 +47,7 @@ def feed(detector: Discovery, cases: list[Case]) -> list[Reason]:
 
 
 def warmed(windows: int = 1 << 16) -> Discovery:
-    rng, detector = random.Random(1), Discovery(Thresholds(), windows=windows)
+    rng, detector = random.Random(1), Discovery(QUICK, windows=windows)
     assert feed(detector, [case(i, body(rng), rng.gauss(0.5, 0.1)) for i in range(WARM)]) == []
     return detector
 
@@ -71,7 +72,7 @@ WARMED = warmed().snapshot()
 
 
 def ready() -> Discovery:
-    detector = Discovery(Thresholds(), windows=1 << 16)
+    detector = Discovery(QUICK, windows=1 << 16)
     for key, value in WARMED.items():
         detector.load(key, value)
     return detector
@@ -154,7 +155,7 @@ def test_without_any_score_windows_are_counted_but_nothing_is_evidence() -> None
 def test_a_restored_detector_goes_on_as_the_one_that_was_stored() -> None:
     first, cases = ready(), uses(12, 0.9)
     feed(first, cases[:4])
-    second = Discovery(Thresholds(), windows=1 << 16)
+    second = Discovery(QUICK, windows=1 << 16)
     for key, value in first.snapshot().items():
         second.load(key, value)
     assert feed(first, cases[4:]) == feed(second, cases[4:])
