@@ -82,7 +82,7 @@ class Routing:
     """Counts and e-detectors of every (route, category) with labels.
 
     There is a finding while `M <- (1 + M) (1 + b v (loss - allowed))`, averaged over several b, is at least `arl`
-    (Shin, Ramdas and Rinaldo 2024, theorem 2.4): where the loss is what is allowed or less, given the past, the
+    (Shin, Ramdas and Rinaldo, arXiv:2203.03532): where the loss is what is allowed or less, given the past, the
     labels of that cell until a false finding are at least `arl` in the mean, however often one looks.
     v = weight / weight_max <= 1; a heavier label is cut, so that it says less than it could. The judge is assumed
     not to be fooled. State: 136 bytes a cell; cells beyond `most_cells` are not opened.

@@ -7,13 +7,14 @@ the miss risk R(t) = E[v 1{unsafe, score < t}] / E[v] has E[v D] = J R(t) E[v] (
 *Loosening.* Y = v (alpha J - D) - epsilon. While R(t) >= alpha, E[Y | past] <= 0, also when an adversary who
 sees everything corrupts each label with chance up to epsilon (v <= 1, so that it gains at most epsilon), and also
 when s is larger and c smaller than said. So the bets prod (1 + b Y), b in [0, 1), and their mean over several b
-are nonnegative supermartingales, and P(ever >= 1 / delta) <= delta (Ville 1939; Waudby-Smith and Ramdas 2024,
-section 4; Saha and Ramdas 2024 for the contamination). No independence, any stopping, any delay that does not
-depend on the label.
+are nonnegative supermartingales, and P(ever >= 1 / delta) <= delta (Ville 1939; Waudby-Smith and Ramdas,
+arXiv:2010.09686; Saha and Ramdas, arXiv:2408.14015, for the contamination). No independence, any stopping, any
+delay that does not depend on the label.
 
 *Tightening.* M <- (1 + M) (1 + b v (D - alpha J)), the Shiryaev-Roberts e-detector, mean over several b: while
-R(t) <= alpha, labels until M >= arl are at least arl in the mean (Shin, Ramdas and Rinaldo 2024, theorem 2.4).
-Its null has no epsilon in it: corruption may cost a false alarm, never a late one by more than epsilon.
+R(t) <= alpha and the judge is exactly as said, labels until M >= arl are at least arl in the mean (Shin, Ramdas
+and Rinaldo, arXiv:2203.03532). Its null has no epsilon in it: corruption may cost a false alarm, never a late one
+by more than epsilon.
 """
 
 import math
@@ -175,7 +176,7 @@ def share_ucb(hits: float, mass: float, delta: float) -> float:
     """Upper bound of a weighted mean of losses in [0, 1]: with chance 1 - delta, valid at all times.
 
     `hits` is the sum of v L, `mass` that of v, with weights v in (0, 1]. Beta mixture of sub-Bernoulli martingales
-    (Howard et al. 2021, section 3): exp(h hits) / (1 - r + r e^h)^mass is a supermartingale for each h, weights
+    (Howard et al. 2021): exp(h hits) / (1 - r + r e^h)^mass is a supermartingale for each h, weights
     included, because x^v <= 1 + v (x - 1).
     """
     rest = mass - hits

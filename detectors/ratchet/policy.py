@@ -32,7 +32,7 @@ class Ratchet:
     Guarantees while at most a share epsilon of the trusted labels is corrupted and the judge is as good as said:
     - The chance of ever loosening to a threshold whose miss risk is at least alpha throughout an epoch is at most
       delta, over all epochs: epoch k has 6 delta / (pi k)^2, and its thresholds are passed in a fixed sequence
-      (Angelopoulos et al. 2021, section 4.2, with e-values).
+      (as Learn then Test, Angelopoulos et al., arXiv:2110.01052, with e-values).
     - With the miss risk at alpha or less, false tightenings are at least `arl` labels apart in the mean.
     What is not covered: traffic that turns worse within an epoch (the e-detector finds it, later than it came), a
     judge that is itself fooled beyond epsilon, and principals invented beyond what a sample of them can stand.
