@@ -5,10 +5,14 @@ import pytest
 
 from detectors.contract import Answer, Case, PromptFacts
 from detectors.experts import LEAST, LEAST_TOKENS, MOST_EXPERTS, Experts
+from detectors.judge import Judge, JudgeLimits
+from detectors.panel import build_panel
 from detectors.thresholds import Thresholds
 from loadtests.evaluations.experts import Attack, Model, Shape, activate, case_of, silence
+from schemas.events import AnyEvent
 from schemas.verdicts import Reason
 from tests.detectors import checks
+from tests.factories import outcome, records, request, route
 
 SHAPE = Shape("small", 4, 32, 4)
 
@@ -95,3 +99,33 @@ def test_layers_may_differ_in_size_and_counts_be_huge() -> None:
 
 def test_at_the_verdict_there_is_no_load_yet() -> None:
     assert Experts(Thresholds()).score(checks.case_of(route={})) is None
+
+
+def test_an_outcome_is_compared_by_its_prompts_likeness_also_after_a_restart() -> None:
+    seen: list[int] = []
+
+    class Watched(Experts):
+        def score(self, case: Case) -> Answer:
+            if case.outcome is not None:
+                seen.append(case.prompt.likeness)
+            return super().score(case)
+
+    def judge_of() -> Judge:
+        return Judge(panel, [Watched(panel.thresholds)], JudgeLimits())
+
+    panel = build_panel(Thresholds())
+    stream: list[AnyEvent] = [
+        request("a"),
+        route("a"),
+        outcome("a", expert_load=[[50, 50]]),
+        outcome("a", event_id="late"),
+    ]
+    (facts,) = panel.facts([request("a")])
+    judge, again = judge_of(), judge_of()
+    judge.apply(records(stream)[:3])
+    for key, value in judge.snapshot().items():
+        again.load(key, value)
+    again.loaded()
+    again.apply(records(stream)[3:])
+    assert facts.likeness
+    assert seen == [facts.likeness] * 2
