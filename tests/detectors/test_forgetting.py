@@ -147,17 +147,11 @@ def alerts(subject: Processor, records: Sequence[Record]) -> list[tuple[str, str
 def test_alerts_about_the_principal_end_and_others_forget_it() -> None:
     subject = Alerting(shipped())
     said = alerts(subject, of_findings(
-        finding(1, GONE), finding(2, STAYS), finding(3, GONE, "known_trigger", "g1"),
-        finding(4, STAYS, "known_trigger", "g1"),
+        finding(1, GONE, "known_trigger", "own"), finding(2, STAYS, "known_trigger", "theirs"),
+        finding(3, GONE, "known_trigger", "both"), finding(4, STAYS, "known_trigger", "both"),
         finding(5, GONE, "novel_text"), ERASURE,
     ))  # fmt: skip
-    assert said == [
-        ("denial_of_wallet", "a", "firing"),
-        ("denial_of_wallet", "b", "firing"),
-        ("known_trigger", "a", "firing"),
-        ("known_trigger", "", "firing"),
-        ("denial_of_wallet", "a", "resolved"),
-    ]
+    assert [(principal, status) for _, principal, status in said if status == "resolved"] == [("a", "resolved")]
     state = subject.snapshot()
     assert names(state, GONE) == []
     assert len(names(state, STAYS)) == 2

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from detectors.alerting import Alerting
 from detectors.catalogue import shipped
-from detectors.detections import shipped as shipped_detections
+from detectors.detections import load
 from detectors.judge import Judge, JudgeLimits
 from detectors.panel import build_panel
 from detectors.registry import stream_detectors
@@ -62,12 +62,30 @@ def hostile_events(number: int, payload: str) -> Iterator[AnyEvent]:
         yield factories.outcome(rid, payload, at, error_type=payload, response_model=payload, **names)
 
 
-def judged() -> tuple[list[bytes], Result]:
+# One alert a caller, whatever the shipped detections wait for.
+DETECTION = """
+RuleID: one_caller
+DisplayName: A caller uses a known trigger
+LogTypes: [known_trigger]
+GroupBy: [tenant_id, principal_hash, router_name]
+Severity: warning
+Runbook: |
+  1. What was asked? `pointsman query timeline_of_principal --param principal={principal_hash}`
+Tests:
+  - {Name: one, ExpectedResult: true, Log: [{principal_hash: p1}]}
+  - {Name: another kind, ExpectedResult: false, Log: [{kind: novel_text}]}
+"""
+
+
+def judged(folder: Path) -> tuple[list[bytes], Result]:
     lines = [encode(event) for n, payload in enumerate(PAYLOADS) for event in hostile_events(n, payload)]
     lines += [b'{"event_type":"' + payload.encode() for payload in PAYLOADS]  # broken, so quoted in no log
     panel = build_panel(Thresholds())
-    judge = Judge(panel, stream_detectors(panel.thresholds), JudgeLimits())
-    return lines, replay(lines, judge, Alerting(shipped_detections()), flush_ms=60_000)
+    folder.mkdir()
+    (folder / "one_caller.yml").write_text(DETECTION)
+    detections = load(folder)
+    judge = Judge(panel, stream_detectors(panel.thresholds), JudgeLimits(), detections=detections)
+    return lines, replay(lines, judge, Alerting(detections), flush_ms=60_000)
 
 
 async def told(alerts: list[Alert], receiver: Receiver, out: io.StringIO) -> None:
@@ -149,11 +167,11 @@ def test_nothing_that_an_attacker_writes_acts_anywhere(tmp_path: Path) -> None:
     text.setFormatter(logs.TextFormatter())
     root.addHandler(text)
     try:
-        lines, result = judged()
+        lines, result = judged(tmp_path / "detections")
         for payload in PAYLOADS:
             logging.getLogger("pointsman.test").warning("it said %s", payload, extra={"request_id": payload})
         asyncio.run(all_notifiers(result, out))
-        with ClickHouseServer(tmp_path) as server:
+        with ClickHouseServer(tmp_path / "clickhouse") as server:
             asyncio.run(stored_and_queried(server, lines, result))
             shown = printed(server)
     finally:
