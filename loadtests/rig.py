@@ -1,11 +1,12 @@
 """One run's topics, database and workers on brokers and an engine that several runs share."""
 
 import asyncio
+import contextlib
 import json
 import secrets
 import threading
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,7 +25,7 @@ from streams.topics import create_topics
 
 PARTITIONS = 6
 SETTLE_SECONDS = 180.0
-READY_SECONDS = 180.0  # several start at once, and others may share the machine
+READY_SECONDS = 300.0  # several start at once, and others may share the machine
 REST_SECONDS = 4.0  # longer than the grace of a join, the silence before a tick, and a checkpoint together
 ROLES = ("detect", "fleet", "history")
 
@@ -102,26 +103,33 @@ class Rig:
             await groups.caught_up(f"pointsman-history{self.suffix}", [topic + self.suffix for topic in TOPICS])
 
 
+@contextlib.contextmanager
+def staffed(workers: Sequence[Worker]) -> Iterator[None]:
+    """All started at once and ready; stopped in order."""
+    try:
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.await_ready(READY_SECONDS)
+        yield
+    finally:
+        for worker in workers:
+            worker.stop()
+
+
 class Crew:
     """Workers and who looks after them: what ends by itself is started again, as any supervisor does."""
 
     def __init__(self, workers: list[Worker]) -> None:
         self.workers = workers
         self.restarts = 0
+        self._staff = contextlib.ExitStack()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._look_after, daemon=True)
 
     def __enter__(self) -> Self:
         """Start all, and wait until they are ready."""
-        try:
-            for worker in self.workers:
-                worker.start()
-            for worker in self.workers:
-                worker.await_ready(READY_SECONDS)
-        except BaseException:
-            for worker in self.workers:
-                worker.kill()
-            raise
+        self._staff.enter_context(staffed(self.workers))
         self._thread.start()
         return self
 
@@ -131,8 +139,7 @@ class Crew:
         """Stop all, in order."""
         self._stop.set()
         self._thread.join()
-        for worker in self.workers:
-            worker.stop()
+        self._staff.close()
 
     def _look_after(self) -> None:
         while not self._stop.wait(0.2):

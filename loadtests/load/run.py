@@ -22,7 +22,7 @@ from loadtests.load.watching import Look, Watching
 from loadtests.prompts import data_dir
 from loadtests.reckoning import Judged, Reckoner
 from loadtests.report import Told, name_attacks
-from loadtests.rig import Rig
+from loadtests.rig import Rig, staffed
 from loadtests.workers import Worker
 from schemas.alerts import Alert
 from schemas.thresholds import ThresholdUpdate
@@ -83,9 +83,7 @@ def run(where: Ground, name: str, plan: Plan, out: Path, **settings: str) -> tup
     rig = Rig(where.kafka, where.engine, where.folder, name.replace("_", "-"), **settings)
     feedback = ("feedback",) if rig.as_workers_have_it().feedback.key else ()
     workers = [rig.worker("detect", ("detect", "fleet", *feedback)), rig.worker("history", ("history",))]
-    with contextlib.ExitStack() as stack:
-        for worker in workers:
-            stack.enter_context(worker)
+    with staffed(workers):
         raw = _under_load(rig, workers, name, plan, out)
     return asyncio.run(_judge(where.reckoner, rig, name, plan, raw, load_before)), raw
 
