@@ -16,6 +16,8 @@ from schemas.codec import TICK_TYPE
 from schemas.topics import ALERTS, CHECKPOINTS, DEADLETTERS, EVENTS, FINDINGS, THRESHOLDS, VERDICTS, Topic, named
 from streams.kafka import read_to_end
 
+MOST_EXAMPLES = 3
+
 
 class Exactness(msgspec.Struct, kw_only=True):
     """What the comparison found. All of `lost`, `conflicting`, `unexpected` and `wrong_state` must be 0."""
@@ -29,6 +31,7 @@ class Exactness(msgspec.Struct, kw_only=True):
     wrong_state: int = 0  # partitions whose checkpoint is not what its offset says
     keys: int = 0  # in all checkpoints
     behind: int = 0  # records after the last checkpoints
+    examples: list[str] = []  # of what is unexpected: where it differs from what was expected under its id
 
     @property
     def exact(self) -> bool:
@@ -72,6 +75,9 @@ async def check(
                 expected[topic.name, identity, value] += 1
             elif topic is not DEADLETTERS or _is_from(record, named(source, suffix)):
                 result.unexpected += 1
+                if len(result.examples) < MOST_EXAMPLES:
+                    wanted = [key[2] for key in expected if key[:2] == (topic.name, identity)]
+                    result.examples.append(f"{topic.name} {_differences(wanted, value)}")
     result.lost = sum(count == 0 for count in expected.values())
     result.repeated = sum(count - 1 for count in expected.values() if count)
     result.conflicting = sum(len(values) > 1 for values in contents.values())
@@ -123,6 +129,18 @@ def _identity(topic: str, record: Any) -> bytes:
 def _is_of_a_campaign(value: bytes) -> bool:
     """Whether the fleet lane wrote this finding, and not the detect lane."""
     return bool(msgspec.json.decode(value).get("campaign"))
+
+
+def _differences(wanted: Sequence[bytes], value: bytes) -> str:
+    """Fields in which a record differs from the one expected under its id."""
+    if not wanted:
+        return f"nothing is expected there: {value[:300]!r}"
+    try:
+        right, seen = msgspec.json.decode(wanted[0]), msgspec.json.decode(value)
+        fields = sorted(name for name in right.keys() | seen.keys() if right.get(name) != seen.get(name))
+        return ", ".join(f"{name}: {seen.get(name)!r} for {right.get(name)!r}" for name in fields)[:1_000]
+    except (msgspec.MsgspecError, AttributeError):
+        return "its bytes are others"
 
 
 def _is_from(record: Record, topic: str) -> bool:

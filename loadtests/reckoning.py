@@ -131,6 +131,7 @@ def _add(found: Reckoning, lane: str, what: Exactness) -> None:
     _count(found, "unexpected", f"effects that the log does not explain ({lane})", what.unexpected)
     _count(found, "wrong_state", f"partitions with a wrong checkpoint ({lane})", what.wrong_state)
     found.repeated += what.repeated
+    found.details += what.examples
 
 
 async def read_verdicts(brokers: Mapping[str, Any], suffix: str) -> tuple[dict[str, Judged], int]:
