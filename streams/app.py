@@ -1,5 +1,6 @@
 """The Faust app of one process: the roles it was asked for, wired to their settings."""
 
+import asyncio
 import uuid
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ import faust
 from mode import Service
 
 from detectors.detections import load
+from detectors.panel import PromptPanel
 from detectors.suppressions import Suppressions
 from streams import web
 from streams.chain import update_keys
@@ -45,6 +47,18 @@ class Probes(Service):
         await self._runner.cleanup()
 
 
+class WarmUp(Service):
+    """Compiles and loads before the lanes join their groups: with an empty cache that takes seconds."""
+
+    def __init__(self, panel: PromptPanel) -> None:
+        super().__init__()
+        self._panel = panel
+
+    async def on_start(self) -> None:
+        """Judge a first prompt; what starts after this waits for it."""
+        await asyncio.to_thread(self._panel.warm_up)
+
+
 def build(settings: Settings, roles: Collection[Role]) -> faust.App:
     """Make the app; nothing is connected before it starts. Services start in the order given here."""
     brokers = connection(settings.kafka)
@@ -74,6 +88,7 @@ def build(settings: Settings, roles: Collection[Role]) -> faust.App:
     control = Control(app, brokers, health, panel, suffix, update_keys(settings.feedback))
     services: list[Service] = [Probes(settings.web, health, control.links), control]
     if "detect" in roles:
+        services.append(WarmUp(panel))
         services.append(Lane(app, detect.spec(settings, panel, detections), brokers, health, suffix))
     if "fleet" in roles:
         suppressions = Suppressions()

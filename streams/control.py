@@ -83,7 +83,7 @@ class InForce:
 
 
 class Control(Service):
-    """Keeps a panel's catalogue and thresholds as the topics say, and warm. Start it before the lanes."""
+    """Keeps a panel's catalogue and thresholds as the topics say. Start it before the lanes."""
 
     def __init__(
         self, app: faust.App, brokers: Mapping[str, Any], health: Health, panel: PromptPanel, suffix: str = "",
@@ -112,8 +112,6 @@ class Control(Service):
         async for record in read_to_end(self._brokers, named(THRESHOLDS, self._suffix)):
             self._in_force.take_threshold(record)
         await self._swap()
-        # Where no cache can be written, or on a first start, compiling takes seconds: not while partitions wait.
-        await asyncio.to_thread(self._panel.warm_up)
         self._health.ready("catalogue", True)
 
     async def _follow_triggers(self, stream: Any) -> None:

@@ -1,7 +1,7 @@
 """The Faust app of a process."""
 
-from streams.app import build
-from streams.settings import Kafka, Settings
+from streams.app import Role, build
+from streams.settings import ClickHouse, Kafka, Settings
 
 
 def test_each_process_has_an_app_id_of_its_own_and_the_lanes_groups_are_shared() -> None:
@@ -12,3 +12,15 @@ def test_each_process_has_an_app_id_of_its_own_and_the_lanes_groups_are_shared()
     assert settings.detect.group not in (first.conf.id, second.conf.id), "two assignors in one group: no partitions"
     assert not first.conf.web_enabled
     assert not first.conf.worker_redirect_stdouts
+
+
+def test_only_a_worker_that_judges_warms_up_and_before_its_lane_joins() -> None:
+    """Compiling at the first batch held every partition for as long: 10 s of CPU where no cache can be written."""
+    judging, storing = (_services([role]) for role in ("detect", "history"))
+    assert judging.index("WarmUp") < judging.index("Lane")
+    assert "WarmUp" not in storing
+
+
+def _services(roles: list[Role]) -> list[str]:
+    somewhere = Settings(kafka=Kafka(bootstrap="127.0.0.1:1"), clickhouse=ClickHouse(dsn="http://127.0.0.1:1"))
+    return [type(service).__name__ for service in build(somewhere, roles)._extra_services]
