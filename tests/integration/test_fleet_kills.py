@@ -1,10 +1,13 @@
-"""kill -9 of the fleet and notify lanes at any moment: each receiver hears of each alert once, and of its end."""
+"""kill -9 of the fleet and notify lanes at any moment: each receiver hears of each alert once, and of its end.
+
+One alert of the first round is under a suppression: it is published as any other, and no receiver hears of it.
+"""
 
 import asyncio
 import random
 from collections import defaultdict
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,17 +18,21 @@ from detectors.alerting import Alerting
 from detectors.detections import SHIPPED, Detections, load
 from detectors.discovery.campaigns import Campaigns
 from detectors.fleet import FleetPartition
+from detectors.suppressions import Suppressions
 from detectors.thresholds import Thresholds
 from loadtests.exactness import check
 from loadtests.workers import Worker
+from schemas.suppressions import Suppression
 from schemas.topics import ALERTS, DEADLETTERS, FINDINGS, FLEET_CHECKPOINTS, named
 from schemas.verdicts import Finding
 from streams.embedded.kafka import KafkaCluster
+from streams.suppressions import read, write
 from streams.topics import create_topics
 from tests.streams.notifiers.receiver import Receiver, receiving
 
 PARTITIONS = 3
 READY_S = 180.0  # a killed member of a channel's group is missed after its session only
+QUIET = "under a suppression"
 EACH_ROUND = 4  # alerts; each needs two findings, and is over three seconds after the second
 LONGEST_WAIT_S = 3.0  # before a kill: past the notification and a checkpoint, into earlier resolves
 
@@ -51,8 +58,18 @@ def heard(receiver: Receiver) -> dict[str, dict[str, Heard]]:
 
 
 def _status(entry: Mapping[str, str]) -> str:
-    """Of an entry for Alertmanager: it is over when its end has come."""
-    return "resolved" if datetime.fromisoformat(entry["endsAt"]) < datetime.now(UTC) else "firing"
+    """Of an entry for Alertmanager: what fires is to be held for minutes, what is over lasted for seconds."""
+    lasts = datetime.fromisoformat(entry["endsAt"]) - datetime.fromisoformat(entry["startsAt"])
+    return "resolved" if lasts < timedelta(minutes=1) else "firing"
+
+
+def suppression(trigger: str) -> Suppression:
+    """For the whole test."""
+    now = datetime.now(UTC)
+    return Suppression(
+        suppression_id="s1", labels={"trigger_id": trigger}, starts_at=now - timedelta(minutes=1),
+        ends_at=now + timedelta(hours=2), owner="test", reason="known noise", created_at=now,
+    )  # fmt: skip
 
 
 def short_detections(folder: Path) -> Path:
@@ -84,6 +101,7 @@ async def kills(kafka: KafkaCluster, run_id: str, folder: Path, rounds: int, see
     rng = random.Random(seed)
     detections = load(short_detections(folder))
     await create_topics(kafka.connection, PARTITIONS, 1, run_id)
+    await write(kafka.connection, suppression(QUIET), run_id)
     async with receiving() as receiver:
         worker = Worker("fleet", folder, {
             "POINTSMAN_KAFKA_BOOTSTRAP": kafka.bootstrap,
@@ -103,6 +121,8 @@ async def kills(kafka: KafkaCluster, run_id: str, folder: Path, rounds: int, see
             for number in range(rounds):
                 triggers = [f"round-{number}-{i}" for i in range(EACH_ROUND)]
                 expected |= set(triggers)
+                if not number:
+                    triggers.append(QUIET)
                 await publish(kafka.connection, named(FINDINGS, run_id), detections, triggers)
                 await asyncio.sleep(rng.uniform(0.0, LONGEST_WAIT_S))
                 worker.kill()
@@ -117,18 +137,21 @@ async def kills(kafka: KafkaCluster, run_id: str, folder: Path, rounds: int, see
             assert len(alert.starts) == 1, f"{channel} heard of {trigger} as several alerts: {alert}"
             assert alert.statuses[0] == "firing", (channel, trigger, alert)
             assert alert.statuses[-1] == "resolved", (channel, trigger, alert)
+    rules = await read(kafka.connection, run_id)
     found = await check(
-        kafka.connection, run_id, lambda _: fleet_of(detections), FINDINGS, FLEET_CHECKPOINTS,
+        kafka.connection, run_id, lambda _: fleet_of(detections, rules), FINDINGS, FLEET_CHECKPOINTS,
         (FINDINGS, ALERTS, DEADLETTERS),
     )  # fmt: skip
     assert found.exact, found
-    assert found.effects == 2 * len(expected), "an alert fires once and resolves once"
+    assert found.effects == 2 * len(expected) + 2, "an alert fires once and resolves once"
     return found.repeated
 
 
-def fleet_of(detections: Detections) -> FleetPartition:
+def fleet_of(detections: Detections, rules: Suppressions) -> FleetPartition:
     """A partition of the lane as a worker without settings has it."""
-    return FleetPartition(Alerting(detections), Campaigns(detections, Thresholds(), transplants=False))
+    return FleetPartition(
+        Alerting(detections, suppressions=rules), Campaigns(detections, Thresholds(), transplants=False)
+    )
 
 
 def _all_over(receiver: Receiver, expected: set[str]) -> bool:
