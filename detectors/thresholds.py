@@ -30,7 +30,7 @@ DEFAULTS: Mapping[str, float] = MappingProxyType(
         "discovery.slack": 0.9,
         "experts.crowded": 6.0,
         "experts.silenced": 6.0,
-        "novelty.flag": 0.999,
+        "novelty.flag": 0.995,
         "novelty.prior": 0.95,
         "probing.places": 5.0,
         "probing.run": 20.0,

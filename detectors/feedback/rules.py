@@ -20,7 +20,7 @@ RATCHETS: Mapping[str, RatchetConfig] = MappingProxyType(
             grid=(3.0, 3.5, 4.0, 4.5, 5.0), start=4, ceiling=4, weight_max=MOST_WEIGHT
         ),
         "novelty.flag": RatchetConfig(
-            grid=(0.98, 0.99, 0.995, 0.9975, 0.999), start=4, ceiling=4, weight_max=MOST_WEIGHT
+            grid=(0.98, 0.9875, 0.99, 0.9925, 0.995), start=4, ceiling=4, weight_max=MOST_WEIGHT
         ),
     }
 )

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.corpus import benign_texts
 from detectors.text import read_texts, tokenise
 from detectors.thresholds import Thresholds
 from detectors.triggers.lexical import LexicalIndex, flag_bits, units_of, views_of
@@ -89,7 +90,7 @@ def measure(data: Path, tried: int, benign: int, sizes: Sequence[int] = SIZES, s
     """Try `tried` short entries and a third as many templates; false positives on `benign` texts."""
     rng, thresholds = random.Random(seed), Thresholds()
     least_share = thresholds["triggers.share"]
-    reference = list(many(benign // 4, seed + 1))  # cut otherwise than what is judged below
+    reference = list(benign_texts())  # a review's own
     suffixes = _approvable(published(data, "gcg_suffix"), reference)
     long_ones = [text for text in published(data, "jailbreak_template") if len(text) >= LONG]
     templates = _approvable(long_ones, reference)
