@@ -205,7 +205,7 @@ class Alerting:
             self._fire(identity, episode) if fires else self._hold(identity, episode)
         self._schedule(identity)
         if detection.campaign:
-            self._tell_members(episode, finding, detection, detection.campaign)
+            self._tell_members(episode, finding, detection.campaign)
 
     def _new_alert(self, identity: str, finding: Finding, detection: Detection) -> Alert:
         now = _time(self.time_ms)
@@ -249,7 +249,7 @@ class Alerting:
 
     # --- campaigns
 
-    def _tell_members(self, episode: Episode, finding: Finding, detection: Detection, campaign: Campaign) -> None:
+    def _tell_members(self, episode: Episode, finding: Finding, campaign: Campaign) -> None:
         """Tell the alerts of this finding's principal, and of all before it once there is a campaign."""
         member = f"{finding.tenant_id}\0{finding.principal_hash}"
         told_ms = episode.members.pop(member, _NEVER_TOLD)
@@ -258,7 +258,8 @@ class Alerting:
             del episode.members[next(iter(episode.members))]
         if episode.alert.status != "firing" or not episode.alert.campaign:
             return
-        again_ms = self.time_ms - detection.quiet_ms // 2
+        held = [inhibited.quiet_ms for rule in campaign.inhibits if (inhibited := self._detections.get(rule))]
+        again_ms = self.time_ms - min(held, default=0) // 2  # before what was told lapses
         for name, told_ms in episode.members.items():
             if told_ms == _NEVER_TOLD or (name == member and told_ms <= again_ms):
                 episode.members[name] = self.time_ms
