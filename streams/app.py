@@ -10,14 +10,13 @@ import faust
 from mode import Service
 
 from detectors.detections import load
-from detectors.panel import PromptPanel
 from detectors.suppressions import Suppressions
 from streams import web
 from streams.chain import update_keys
 from streams.control import Control
 from streams.health import Health
 from streams.kafka import connection
-from streams.lane import Lane
+from streams.lane import Lane, LaneSpec
 from streams.lanes import detect, feedback, fleet
 from streams.lanes.history import HistoryLane
 from streams.lanes.notify import NotifyLane
@@ -50,13 +49,13 @@ class Probes(Service):
 class WarmUp(Service):
     """Compiles and loads before the lanes join their groups: with an empty cache that takes seconds."""
 
-    def __init__(self, panel: PromptPanel) -> None:
+    def __init__(self, spec: LaneSpec) -> None:
         super().__init__()
-        self._panel = panel
+        self._spec = spec
 
     async def on_start(self) -> None:
-        """Judge a first prompt; what starts after this waits for it."""
-        await asyncio.to_thread(self._panel.warm_up)
+        """Judge a first request; what starts after this waits for it."""
+        await asyncio.to_thread(detect.warm_up, self._spec)
 
 
 def build(settings: Settings, roles: Collection[Role]) -> faust.App:
@@ -88,8 +87,8 @@ def build(settings: Settings, roles: Collection[Role]) -> faust.App:
     control = Control(app, brokers, health, panel, suffix, update_keys(settings.feedback))
     services: list[Service] = [Probes(settings.web, health, control.links), control]
     if "detect" in roles:
-        services.append(WarmUp(panel))
-        services.append(Lane(app, detect.spec(settings, panel, detections), brokers, health, suffix))
+        detecting = detect.spec(settings, panel, detections)
+        services += [WarmUp(detecting), Lane(app, detecting, brokers, health, suffix)]
     if "fleet" in roles:
         suppressions = Suppressions()
         services.append(SuppressionControl(app, brokers, suppressions, suffix))

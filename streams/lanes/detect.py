@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import msgspec
+
 from detectors.detections import Detections
 from detectors.judge import Judge, JudgeLimits
 from detectors.novelty import artefact
@@ -14,6 +16,7 @@ from detectors.triggers.transformer import Transformer
 from schemas.topics import CHECKPOINTS, EVENTS
 from streams.custody import rules
 from streams.lane import LaneSpec
+from streams.replay import FileRecord
 from streams.settings import Detect, Feedback, Settings
 
 
@@ -84,3 +87,15 @@ def spec(settings: Settings, panel: PromptPanel, detections: Detections) -> Lane
         session_timeout_ms=round(settings.kafka.session_seconds * 1000),
         instance_id=settings.kafka.instance_id or None,
     )
+
+
+def warm_up(spec: LaneSpec) -> None:
+    """Judge one request with its route and outcome, for nothing: compiles what the first would wait for."""
+    common = {"request_id": "0", "tenant_id": "0", "principal_hash": "0", "event_time": "1970-01-01T00:00:00Z"}
+    events = (
+        {"event_type": "request", "event_id": "0", "prompt_text": "a first prompt", "prompt_chars": 14},
+        {"event_type": "route", "event_id": "1", "selected_model": "0", "difficulty_score": 0.5, "tier_rank": 0},
+        {"event_type": "outcome", "event_id": "2", "cost_usd": 0.0},
+    )
+    values = [msgspec.json.encode({**common, **event}) for event in events]
+    spec.make(0).apply([FileRecord(EVENTS.name, at, 0, value) for at, value in enumerate(values)])

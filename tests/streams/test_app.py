@@ -1,6 +1,11 @@
 """The Faust app of a process."""
 
+from dataclasses import replace
+
+from detectors.detections import load
+from detectors.processor import Processor
 from streams.app import Role, build
+from streams.lanes import detect
 from streams.settings import ClickHouse, Kafka, Settings
 
 
@@ -19,6 +24,21 @@ def test_only_a_worker_that_judges_warms_up_and_before_its_lane_joins() -> None:
     judging, storing = (_services([role]) for role in ("detect", "history"))
     assert judging.index("WarmUp") < judging.index("Lane")
     assert "WarmUp" not in storing
+
+
+def test_the_first_request_is_judged_and_nothing_of_it_kept() -> None:
+    settings = Settings()
+    spec = detect.spec(settings, detect.panel_of(settings.detect), load(None))
+    made = []
+
+    def make(partition: int) -> Processor:
+        made.append(spec.make(partition))
+        return made[-1]
+
+    detect.warm_up(replace(spec, make=make))
+    [judge] = made
+    assert judge.counters["joins.met"] == 1
+    assert not any(name.startswith("dead_letters") for name in judge.counters)
 
 
 def _services(roles: list[Role]) -> list[str]:
