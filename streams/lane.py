@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import faust
@@ -36,7 +37,7 @@ from streams.kafka import read_batches
 log = logging.getLogger(__name__)
 
 POLL_MS = 200
-IN_FLIGHT = 2  # batches: one is judged while the next is read
+IN_FLIGHT = 2  # batches: one is judged while the next is fetched and read ahead
 LEAST_SHARE = 100  # records of a partition in a round, however many partitions there are
 REVOKE_SECONDS = 10.0
 TICK_CHECK_SECONDS = 0.2
@@ -51,6 +52,9 @@ class LaneSpec:
     checkpoints: Topic
     group: str
     make: Callable[[int], Processor]
+    # What of judging a batch needs no state: done in a thread of its own while the batch before is judged, and
+    # given to the processor's `apply` beside the records.
+    read_ahead: Callable[[Sequence[Record]], Any] | None = None
     checkpoint_seconds: float = 2.0
     checkpoint_events: int = 10_000
     tick_seconds: float = 1.0  # of silence, after which an idle partition that waits is moved on
@@ -82,7 +86,7 @@ class Owned:
     active_at: float = 0.0
 
 
-Work = Sequence[tuple[Owned, Sequence[Record]]]
+Work = Sequence[tuple[Owned, Sequence[Record], asyncio.Future[Any] | None]]  # and what was read ahead of them
 
 
 class Lane(Service):
@@ -105,6 +109,7 @@ class Lane(Service):
         self._fatal: BaseException | None = None
         # Judging is mostly native code that releases the GIL; one thread keeps the loop (heartbeats) free.
         self._judging = ThreadPoolExecutor(1, thread_name_prefix=f"judge-{spec.name}")
+        self._reading = ThreadPoolExecutor(1, thread_name_prefix=f"read-{spec.name}")
         self._batches = app.channel(maxsize=IN_FLIGHT)
         app.agent(self._batches, name=f"{spec.name}.agent")(self._agent)
 
@@ -182,11 +187,22 @@ class Lane(Service):
         for owned in sorted(judging, key=lambda owned: len(owned.backlog)):
             taken, owned.backlog = owned.backlog[:share], owned.backlog[share:]
             if taken:
-                work.append((owned, taken))
+                work.append((owned, taken, self._ahead(taken)))
         return work
 
     def _judging_now(self) -> list[Owned]:
         return [owned for owned in self.owned.values() if owned.ready and not owned.closed]
+
+    def _ahead(self, records: Sequence[Record]) -> asyncio.Future[Any] | None:
+        read = self.spec.read_ahead
+        if read is None:
+            return None
+
+        def timed() -> Any:
+            with metrics.STAGE_SECONDS.labels(self.spec.name, "read").time():
+                return read(records)
+
+        return asyncio.get_running_loop().run_in_executor(self._reading, timed)
 
     def _raise_if_fatal(self) -> None:
         if self._fatal is not None:
@@ -218,8 +234,8 @@ class Lane(Service):
         """The Faust agent. Never raises: an agent that does is restarted, and its batch lost in silence."""
         async for work, done in stream:
             try:
-                for owned, records in work:
-                    await self._judge(owned, records)
+                for owned, records, ahead in work:
+                    await self._judge(owned, records, ahead)
                 if not done.done():
                     done.set_result(None)
             except BaseException as error:
@@ -228,14 +244,17 @@ class Lane(Service):
                 if isinstance(error, asyncio.CancelledError | KeyboardInterrupt | SystemExit):
                     raise
 
-    async def _judge(self, owned: Owned, records: Sequence[Record]) -> None:
+    async def _judge(self, owned: Owned, records: Sequence[Record], ahead: asyncio.Future[Any] | None) -> None:
         async with owned.lock:
             if owned.closed:
                 return  # revoked while it waited: the new owner reads it from the marker
             loop = asyncio.get_running_loop()
             try:
+                apply = owned.processor.apply
+                if ahead is not None:  # a lane that reads ahead has processors that take it
+                    apply = partial(apply, ahead=await ahead)  # type: ignore[call-arg]
                 with metrics.STAGE_SECONDS.labels(self.spec.name, "judge").time():
-                    outputs = await loop.run_in_executor(self._judging, owned.processor.apply, records)
+                    outputs = await loop.run_in_executor(self._judging, apply, records)
                 await self._publish(owned, outputs)
             except BaseException as error:  # half a batch is in the state: no checkpoint from here on
                 self._fatal = self._fatal or error
@@ -425,6 +444,7 @@ class Lane(Service):
                 await asyncio.wait_for(client.stop(), REVOKE_SECONDS)
             except Exception as error:
                 log.warning("lane %s: a client did not stop: %r", self.spec.name, error)
+        self._reading.shutdown(wait=True)
         self._judging.shutdown(wait=True)
 
 
