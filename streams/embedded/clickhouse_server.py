@@ -91,14 +91,14 @@ class Engine:
             insert = _INSERT.match(statement)
             if insert is None:
                 result = query(statement.decode(), "TabSeparated", params=bound)
-                return result.bytes() or b"", result.rows_read()
+                return result.bytes() or b"", result.storage_rows_read()
             with tempfile.NamedTemporaryFile(suffix=".insert") as file:
                 file.write(statement[insert.end() :])
                 file.flush()
                 source = f"FROM INFILE {_quoted(file.name)} FORMAT {insert[3].decode()}"
                 result = query(f"{insert[1].decode()} {source}", "Null")
             self.inserts[insert[2].decode().strip("`")] += 1
-            return b"", result.rows_read()
+            return b"", result.storage_rows_read()
         finally:
             for name in settings:
                 query(f"SET {name} = DEFAULT", "Null")

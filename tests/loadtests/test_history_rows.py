@@ -5,7 +5,7 @@ from pathlib import Path
 from loadtests.history_rows import FLAGGED, run
 from schemas.clickhouse import named
 
-ROWS = 50_000
+ROWS = 200_000  # 25 granules a table
 OF_ONE_KEY = ("blast_radius", "first_use", "timeline_of_principal", "verdicts_by_principal")
 
 

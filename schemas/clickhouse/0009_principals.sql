@@ -1,0 +1,20 @@
+-- Questions about one principal across tenants: the sort key begins with the tenant, so that they read every tenant's
+-- granules of the range without these.
+
+-- up
+
+ALTER TABLE requests ADD INDEX IF NOT EXISTS by_principal_hash principal_hash TYPE bloom_filter(0.01) GRANULARITY 1;
+ALTER TABLE routes ADD INDEX IF NOT EXISTS by_principal_hash principal_hash TYPE bloom_filter(0.01) GRANULARITY 1;
+ALTER TABLE outcomes ADD INDEX IF NOT EXISTS by_principal_hash principal_hash TYPE bloom_filter(0.01) GRANULARITY 1;
+ALTER TABLE verdicts ADD INDEX IF NOT EXISTS by_principal_hash principal_hash TYPE bloom_filter(0.01) GRANULARITY 1;
+ALTER TABLE requests MATERIALIZE INDEX by_principal_hash;
+ALTER TABLE routes MATERIALIZE INDEX by_principal_hash;
+ALTER TABLE outcomes MATERIALIZE INDEX by_principal_hash;
+ALTER TABLE verdicts MATERIALIZE INDEX by_principal_hash;
+
+-- down
+
+ALTER TABLE verdicts DROP INDEX IF EXISTS by_principal_hash;
+ALTER TABLE outcomes DROP INDEX IF EXISTS by_principal_hash;
+ALTER TABLE routes DROP INDEX IF EXISTS by_principal_hash;
+ALTER TABLE requests DROP INDEX IF EXISTS by_principal_hash;
