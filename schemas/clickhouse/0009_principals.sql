@@ -7,10 +7,10 @@ ALTER TABLE requests ADD INDEX IF NOT EXISTS by_principal_hash principal_hash TY
 ALTER TABLE routes ADD INDEX IF NOT EXISTS by_principal_hash principal_hash TYPE bloom_filter(0.01) GRANULARITY 1;
 ALTER TABLE outcomes ADD INDEX IF NOT EXISTS by_principal_hash principal_hash TYPE bloom_filter(0.01) GRANULARITY 1;
 ALTER TABLE verdicts ADD INDEX IF NOT EXISTS by_principal_hash principal_hash TYPE bloom_filter(0.01) GRANULARITY 1;
-ALTER TABLE requests MATERIALIZE INDEX by_principal_hash;
-ALTER TABLE routes MATERIALIZE INDEX by_principal_hash;
-ALTER TABLE outcomes MATERIALIZE INDEX by_principal_hash;
-ALTER TABLE verdicts MATERIALIZE INDEX by_principal_hash;
+ALTER TABLE requests MATERIALIZE INDEX IF EXISTS by_principal_hash;
+ALTER TABLE routes MATERIALIZE INDEX IF EXISTS by_principal_hash;
+ALTER TABLE outcomes MATERIALIZE INDEX IF EXISTS by_principal_hash;
+ALTER TABLE verdicts MATERIALIZE INDEX IF EXISTS by_principal_hash;
 
 -- down
 
