@@ -60,11 +60,13 @@ ERASURES = Topic("pointsman.erasures.v1", "Erasure", "tenant and principal_hash"
 ALERTS = Topic("pointsman.alerts.v1", "Alert", "fingerprint", "pointsman fleet", like_events=True)
 THRESHOLDS = Topic("pointsman.thresholds.v1", "ThresholdUpdate", "state, scope and parameter",
                    "pointsman feedback", compacted=True)  # fmt: skip
-TRIGGERS = Topic("pointsman.triggers.v1", "Trigger", "trigger_id", "reviewers; pointsman fleet, proposals only",
-                 compacted=True, config={"max.message.bytes": str(2 << 20)})  # fmt: skip
+# What the fleet lane found, for the review queue: apart from the catalogue, so that only reviewers write that.
+PROPOSALS = Topic("pointsman.proposals.v1", "Trigger", "trigger_id", "pointsman fleet", compacted=True)
+TRIGGERS = Topic("pointsman.triggers.v1", "Trigger", "trigger_id", "reviewers only", compacted=True,
+                 config={"max.message.bytes": str(2 << 20)})  # fmt: skip
 
 ALL = (EVENTS, AUDITS, REPORTS, DECISIONS, FEEDBACK, TICKETS, VERDICTS, FINDINGS, DEADLETTERS, CHECKPOINTS,
-       FLEET_CHECKPOINTS, FEEDBACK_CHECKPOINTS, SUPPRESSIONS, ERASURES, ALERTS, THRESHOLDS, TRIGGERS)  # fmt: skip
+       FLEET_CHECKPOINTS, FEEDBACK_CHECKPOINTS, SUPPRESSIONS, ERASURES, ALERTS, THRESHOLDS, PROPOSALS, TRIGGERS)  # fmt: skip
 
 
 def named(topic: Topic, suffix: str = "") -> str:

@@ -1,4 +1,7 @@
-"""The trigger catalogue's entries, on the compacted topic `pointsman.triggers.v1` (key: `trigger_id`)."""
+"""The trigger catalogue's entries, on the compacted topic `pointsman.triggers.v1` (key: `trigger_id`).
+
+What the fleet lane proposes is such a record too, on a topic that no worker follows: `pointsman.proposals.v1`.
+"""
 
 from typing import Annotated, Literal
 

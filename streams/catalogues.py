@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
 from aiokafka import AIOKafkaProducer
 
 from detectors.catalogue import Records, append_records, read_records
 from schemas.codec import decode, encode
-from schemas.topics import TRIGGERS, named
+from schemas.topics import PROPOSALS, TRIGGERS, named
 from schemas.triggers import Trigger
 from streams.kafka import read_to_end
 
@@ -39,16 +40,27 @@ class FileStore:
 
 
 class TopicStore:
-    """The topic `pointsman.triggers.v1` (with a suffix), which every worker follows."""
+    """The topic `pointsman.triggers.v1` (with a suffix), which every worker follows, before it the fleet's proposals."""
 
     def __init__(self, brokers: Mapping[str, Any], suffix: str = "") -> None:
         self._brokers = brokers
         self._topic = named(TRIGGERS, suffix)
+        self._proposals = named(PROPOSALS, suffix)
 
     async def read(self) -> Records:
-        """See `CatalogueStore`. Raises InvalidRecord for a record that is no Trigger."""
+        """See `CatalogueStore`. A proposal is one whatever its review says, and nothing where a reviewer has written.
+
+        Raises InvalidRecord for a record that is no Trigger.
+        """
+        records = await self._read(self._topic)
+        proposals = (await self._read(self._proposals)).view()
+        for name in proposals.keys() - records.view().keys():
+            records.put(msgspec.structs.replace(proposals[name], review="proposed", reviewer=""))
+        return records
+
+    async def _read(self, topic: str) -> Records:
         records = Records()
-        async for record in read_to_end(self._brokers, self._topic):
+        async for record in read_to_end(self._brokers, topic):
             if record.value is None and record.key is not None:
                 records.remove(record.key.decode())
             else:

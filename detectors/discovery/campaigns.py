@@ -25,7 +25,7 @@ from detectors.processor import Output, Record
 from detectors.thresholds import Thresholds
 from schemas.checkpoints import Marker, check_format
 from schemas.codec import InvalidRecord, decode, encode, erasure_in, stable_id
-from schemas.topics import FINDINGS, TRIGGERS
+from schemas.topics import FINDINGS, PROPOSALS
 from schemas.triggers import Trigger
 from schemas.verdicts import Direction, Finding, Place, Transplant
 
@@ -337,7 +337,7 @@ class Campaigns:
             reason="in use since before it could be judged" if campaign.state == "usual" else "",
             updated_at=_time(self.time_ms),
         )
-        self._out.append(Output(TRIGGERS.name, trigger.trigger_id.encode(), encode(trigger)))
+        self._out.append(Output(PROPOSALS.name, trigger.trigger_id.encode(), encode(trigger)))
 
     def _finding(self, kind: str, campaign: Campaign, use: Use, cause: str) -> Finding:
         values = self._thresholds

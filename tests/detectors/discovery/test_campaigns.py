@@ -16,7 +16,7 @@ from detectors.fleet import FleetPartition
 from detectors.processor import Output
 from detectors.thresholds import Thresholds
 from schemas.codec import encode
-from schemas.topics import ALERTS, FINDINGS, TRIGGERS
+from schemas.topics import ALERTS, FINDINGS, PROPOSALS
 from schemas.triggers import Trigger
 from schemas.verdicts import Finding, WindowUse
 from streams.replay import FileRecord
@@ -75,7 +75,7 @@ class Lane:
         return [finding for finding in told if finding.kind == kind and not finding.campaign]
 
     def proposals(self) -> list[Trigger]:
-        return [msgspec.json.decode(o.value, type=Trigger) for o in self.out if o.topic == TRIGGERS.name]
+        return [msgspec.json.decode(o.value, type=Trigger) for o in self.out if o.topic == PROPOSALS.name]
 
 
 def test_a_window_that_moves_the_probes_is_named_with_all_its_uses_and_proposed() -> None:

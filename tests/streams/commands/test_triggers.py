@@ -7,11 +7,13 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from aiokafka import AIOKafkaProducer
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
 from detectors.catalogue import read_records
-from schemas.topics import TRIGGERS, named
+from schemas.codec import encode
+from schemas.topics import PROPOSALS, TRIGGERS, named
 from schemas.triggers import Trigger
 from streams.cli import main
 from streams.embedded.kafka import KafkaCluster
@@ -143,3 +145,29 @@ async def test_the_topic_keeps_the_same_catalogue(
     listed = await asyncio.to_thread(call, *where, "ls", "--json")
     held = msgspec.json.decode(listed.output, type=Trigger)
     assert (held.trigger_id, held.review, held.reviewer) == (entry.trigger_id, "approved", "ada")
+
+
+async def test_who_proposes_can_neither_approve_nor_overrule_nor_remove(
+    kafka: KafkaCluster, run_id: str, tmp_path: Path, reference: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await create_topics(kafka.connection, 1, 1, run_id)
+    monkeypatch.setenv("POINTSMAN_KAFKA_TOPIC_SUFFIX", run_id)
+    where = ("--bootstrap", kafka.bootstrap)
+    (entry,) = await asyncio.to_thread(imported, ("--file", tmp_path / "c.jsonl"), tmp_path, gadget(random.Random(5)))
+
+    async def propose(*values: bytes | None) -> None:
+        async with AIOKafkaProducer(**kafka.connection) as producer:
+            for value in values:
+                await producer.send_and_wait(named(PROPOSALS, run_id), value, key=entry.trigger_id.encode())
+
+    async def held() -> Trigger:
+        listed = await asyncio.to_thread(call, *where, "ls", "--json")
+        return msgspec.json.decode(listed.output, type=Trigger)
+
+    forged = msgspec.structs.replace(entry, version=99, review="approved", reviewer="ada")
+    await propose(encode(forged))
+    assert ((await held()).review, (await held()).reviewer) == ("proposed", "")
+    approved = await asyncio.to_thread(call, *where, "approve", entry.trigger_id, "--reference", reference, *AUDIT)
+    assert approved.exit_code == 0, approved.output
+    await propose(encode(msgspec.structs.replace(forged, version=10_000, review="retired")), None)
+    assert ((await held()).review, (await held()).version) == ("approved", 100)
