@@ -158,7 +158,7 @@ class Alerting:
             else:
                 if principal in named:
                     named.remove(principal)
-                episode.members = {who: at for who, at in episode.members.items() if principal not in who}
+                episode.members.pop(_member(tenant, principal), None)
             self._dirty.add(_state_key(identity))
 
     def _dead_letter(self, error: InvalidRecord, record: Record) -> None:
@@ -251,7 +251,7 @@ class Alerting:
 
     def _tell_members(self, episode: Episode, finding: Finding, campaign: Campaign) -> None:
         """Tell the alerts of this finding's principal, and of all before it once there is a campaign."""
-        member = f"{finding.tenant_id}\0{finding.principal_hash}"
+        member = _member(finding.tenant_id, finding.principal_hash)
         told_ms = episode.members.pop(member, _NEVER_TOLD)
         episode.members[member] = told_ms
         if len(episode.members) > MOST_MEMBERS:
@@ -466,7 +466,7 @@ def _add(episode: Episode, finding: Finding, detection: Detection) -> bool:
     alert = episode.alert
     alert.count += 1
     distinct.add(episode.tenants, finding.tenant_id)
-    distinct.add(episode.principals, f"{finding.tenant_id}\0{finding.principal_hash}")
+    distinct.add(episode.principals, _member(finding.tenant_id, finding.principal_hash))
     alert.principals = distinct.count(episode.principals)
     alert.tenants = distinct.count(episode.tenants)
     for name in _COMMON:
@@ -499,6 +499,10 @@ def _add_cost(episode: Episode, request_id: str, extra_usd: float) -> None:
     if counted not in episode.priced:
         episode.priced = [*episode.priced, counted][-MOST_PRICED:]
         episode.alert.est_cost_usd = (episode.alert.est_cost_usd or 0.0) + extra_usd
+
+
+def _member(tenant: str, principal: str) -> str:
+    return f"{tenant}\0{principal}"
 
 
 def _of(member: str, finding: Finding) -> Finding:

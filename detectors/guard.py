@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Literal, NamedTuple
 
 from detectors.contract import Case, PromptFacts, StreamDetector
+from detectors.failures import where
 from detectors.kinds import KINDS
 from detectors.panel import PromptPanel
 from detectors.verdict import ask, verdict_of
@@ -131,8 +132,8 @@ class Guard:
         try:
             facts = self.panel.facts([asked.request for asked in batch])
             verdicts = [self._verdict(asked.request, fact) for asked, fact in zip(batch, facts, strict=True)]
-        except Exception:
-            log.exception("the guard could not judge a batch of %d", len(batch))
+        except Exception as error:
+            log.error("the guard could not judge a batch of %d: %s", len(batch), where(error))
             verdicts = [self._unjudged(asked.request, "error") for asked in batch]
         for asked, verdict in zip(batch, verdicts, strict=True):
             asked.answer.set_result(verdict)

@@ -15,6 +15,7 @@ from detectors.custody.recognisers import Recognisers
 from detectors.custody.rules import Rules
 from detectors.discovery.windows import pack_windows
 from detectors.embedding import static_embedding
+from detectors.failures import where
 from detectors.novelty import artefact
 from detectors.novelty.detector import NoveltyDetector
 from detectors.probing import sketches
@@ -115,8 +116,10 @@ class PromptPanel:
                     answers = self._triggers.score_batch(batch, grant)
                 else:
                     answers = detector.score_batch(batch)
-            except Exception:  # one prompt must not cost its neighbours their verdicts
-                log.exception("prompt detector %s failed on a batch of %d", detector.name, len(requests))
+            except Exception as error:  # one prompt must not cost its neighbours their verdicts
+                log.error(
+                    "prompt detector %s failed on a batch of %d: %s", detector.name, len(requests), where(error)
+                )
                 answers = self._one_by_one(detector, requests, facts)
             for fact, answer in zip(facts, answers, strict=True):
                 add_answer(fact.scores, fact.reasons, fact.unable, detector.name, answer)

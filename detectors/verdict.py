@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Literal
 
 from detectors.contract import Case, PromptFacts, StreamDetector
+from detectors.failures import where
 from detectors.panel import PromptPanel, add_answer
 from schemas.codec import stable_id
 from schemas.events import Request
@@ -20,8 +21,8 @@ def ask(detectors: Sequence[StreamDetector], case: Case) -> None:
     for detector in detectors:
         try:
             answer = detector.score(case)
-        except Exception:
-            log.exception("detector %s failed", detector.name)
+        except Exception as error:
+            log.error("detector %s failed: %s", detector.name, where(error))
             facts.failed.append(detector.name)
             continue
         add_answer(facts.scores, facts.reasons, facts.unable, detector.name, answer)
@@ -29,8 +30,8 @@ def ask(detectors: Sequence[StreamDetector], case: Case) -> None:
     for detector in detectors:
         try:
             detector.learn(case, flagged)
-        except Exception:
-            log.exception("detector %s could not learn", detector.name)
+        except Exception as error:
+            log.error("detector %s could not learn: %s", detector.name, where(error))
             facts.failed.append(detector.name)
 
 

@@ -66,7 +66,8 @@ TRIGGERS = Topic("pointsman.triggers.v1", "Trigger", "trigger_id", "reviewers on
                  config={"max.message.bytes": str(2 << 20)})  # fmt: skip
 
 ALL = (EVENTS, AUDITS, REPORTS, DECISIONS, FEEDBACK, TICKETS, VERDICTS, FINDINGS, DEADLETTERS, CHECKPOINTS,
-       FLEET_CHECKPOINTS, FEEDBACK_CHECKPOINTS, SUPPRESSIONS, ERASURES, ALERTS, THRESHOLDS, PROPOSALS, TRIGGERS)  # fmt: skip
+       FLEET_CHECKPOINTS, FEEDBACK_CHECKPOINTS, SUPPRESSIONS, ERASURES, ALERTS, THRESHOLDS, PROPOSALS,
+       TRIGGERS)  # fmt: skip
 
 
 def named(topic: Topic, suffix: str = "") -> str:

@@ -40,7 +40,7 @@ class FileStore:
 
 
 class TopicStore:
-    """The topic `pointsman.triggers.v1` (with a suffix), which every worker follows, before it the fleet's proposals."""
+    """The topic `pointsman.triggers.v1` (with a suffix), which every worker follows; the fleet's proposals are read too."""
 
     def __init__(self, brokers: Mapping[str, Any], suffix: str = "") -> None:
         self._brokers = brokers
@@ -48,7 +48,7 @@ class TopicStore:
         self._proposals = named(PROPOSALS, suffix)
 
     async def read(self) -> Records:
-        """See `CatalogueStore`. A proposal is one whatever its review says, and nothing where a reviewer has written.
+        """See `CatalogueStore`. A proposal is one whatever it says, and none where a reviewer has written.
 
         Raises InvalidRecord for a record that is no Trigger.
         """

@@ -158,6 +158,15 @@ def test_alerts_about_the_principal_end_and_others_forget_it() -> None:
     assert subject.firing == 2
 
 
+def test_a_campaign_keeps_members_whose_name_only_contains_the_erased_one() -> None:
+    subject = Alerting(shipped())
+    other_tenant = msgspec.structs.replace(finding(2, GONE, "known_trigger", "both"), tenant_id="t2")
+    longer = finding(3, f"{GONE}0", "known_trigger", "both")
+    alerts(subject, of_findings(finding(1, GONE, "known_trigger", "both"), other_tenant, longer, ERASURE))
+    (episode,) = [msgspec.msgpack.decode(value) for value in subject.snapshot().values() if b"members" in value]
+    assert set(episode["members"]) == {f"t2\0{GONE}", f"t1\0{GONE}0"}
+
+
 def candidate(number: int, principal: str, window: str) -> Finding:
     use = WindowUse(bodies=3, residual=0.5, rest=[1, 2, 3])
     return Finding(

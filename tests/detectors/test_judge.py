@@ -172,6 +172,14 @@ def test_a_failing_detector_costs_only_its_own_request() -> None:
     assert by_id["r2"].unjudged_reason == "error"
 
 
+def test_what_a_detector_raised_is_logged_without_its_text(caplog: pytest.LogCaptureFixture) -> None:
+    make().apply(records([request(prompt_text="explode"), route()]))
+    (line,) = [found for found in caplog.records if "prompt detector" in found.message]
+    assert "RuntimeError at test_judge.py" in line.message
+    assert "planted" not in line.message
+    assert line.exc_info is None
+
+
 def test_rubbish_is_a_dead_letter_with_its_bytes_and_costs_nothing_else() -> None:
     out = make().apply(records([request(), b"\xff\x00rubbish", route()]))
     (letter,) = [o for o in out if o.topic == DEADLETTERS.name]

@@ -153,7 +153,9 @@ async def test_who_proposes_can_neither_approve_nor_overrule_nor_remove(
     await create_topics(kafka.connection, 1, 1, run_id)
     monkeypatch.setenv("POINTSMAN_KAFKA_TOPIC_SUFFIX", run_id)
     where = ("--bootstrap", kafka.bootstrap)
-    (entry,) = await asyncio.to_thread(imported, ("--file", tmp_path / "c.jsonl"), tmp_path, gadget(random.Random(5)))
+    (entry,) = await asyncio.to_thread(
+        imported, ("--file", tmp_path / "c.jsonl"), tmp_path, gadget(random.Random(5))
+    )
 
     async def propose(*values: bytes | None) -> None:
         async with AIOKafkaProducer(**kafka.connection) as producer:
