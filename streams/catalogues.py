@@ -40,7 +40,7 @@ class FileStore:
 
 
 class TopicStore:
-    """The topic `pointsman.triggers.v1` (with a suffix), which every worker follows; the fleet's proposals are read too."""
+    """The topic `pointsman.triggers.v1` (with a suffix), which every worker follows, and the fleet's proposals."""
 
     def __init__(self, brokers: Mapping[str, Any], suffix: str = "") -> None:
         self._brokers = brokers
