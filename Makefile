@@ -35,7 +35,7 @@ bench: setup kafka-jars models ## speed, as ratios measured side by side, into .
 	@$(PY) -m loadtests.bench $(if $(SHORT),--short)
 
 drill: setup models ## a benign day and a day of attacks, replayed: what was told, into .drill/report.json (SHORT=1)
-	@$(PY) -m loadtests.drill $(if $(SHORT),--short)
+	@$(PY) -m loadtests.drill $(if $(SHORT),--short) $(ARGS)
 
 load: setup kafka-jars models ## a Locust scenario with all around it, judged by ids (SCENARIO=steady; ARGS="--gateways 8"), into .load
 	@$(PY) -m loadtests.load $(or $(SCENARIO),steady) $(ARGS)

@@ -235,7 +235,7 @@ def show(report: Report) -> None:
     for found in report.attacks:
         named = "[green]yes[/]" if found.named else "[yellow]otherwise[/]" if found.detected else "[red]missed[/]"
         after = "-" if found.first_alert_s is None else f"{found.first_alert_s:,.0f} s"
-        alerts = ", ".join(f"{name} {n}" for name, n in found.by_name.items()) or "none"
+        alerts = _listed(found.by_name) or "none"
         used = "-" if found.requests_until_alert is None else str(found.requests_until_alert)
         table.add_row(found.name, str(found.planted), named, alerts, after, used, str(found.evidence_hits))
     say.print(table)
@@ -246,20 +246,57 @@ def show(report: Report) -> None:
     say.print(f"bad day: {report.false_alerts} alerts that no attack is behind {report.false_by_name}")
 
 
+def page(report: Report) -> str:
+    """The page docs/drill.md."""
+    calm = report.benign
+    told = f"{calm.campaigns} campaigns, {calm.alerts} alerts" + (
+        f" ({_listed(calm.by_name)})" if calm.alerts else ""
+    )
+    false = f"{report.false_alerts}" + (f" ({_listed(report.false_by_name)})" if report.false_alerts else "")
+    lines = [
+        "# The drill",
+        "",
+        f"Written by `make drill ARGS=--page` (seed {report.seed}, router `{report.router}`, {report.seconds:.0f} s):",
+        "a benign day and a day of attacks, replayed in event time through both lanes' own processors. What was",
+        "told is what a notifier would have sent: suppressed and inhibited alerts are not counted.",
+        "",
+        f"Benign day: {calm.requests:,} requests, {told}. The day of attacks has as many ordinary requests;",
+        f"alerts that no attack is behind: {false}.",
+        "",
+        "| attack | its requests | named | alerts about it | first after | of its requests by then | in evidence |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for found in report.attacks:
+        after = "-" if found.first_alert_s is None else f"{found.first_alert_s:,.0f} s"
+        used = "-" if found.requests_until_alert is None else str(found.requests_until_alert)
+        named = "yes" if found.named else "under another name" if found.detected else "**missed**"
+        alerts = _listed(found.by_name) or "none"
+        row = (found.name, str(found.planted), named, alerts, after, used, str(found.evidence_hits))
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _listed(by_name: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {n}" for name, n in by_name.items())
+
+
 @click.command()
 @click.option("--requests", default=100_000, show_default=True, help="Ordinary requests of each day.")
 @click.option("--short", is_flag=True, help="5,000 requests a day.")
 @click.option("--seed", default=11, show_default=True)
 @click.option("--router", default="words", show_default=True, type=click.Choice(["words", "chars", "static"]))
 @click.option("--attacks", default=",".join(ATTACKS), help="By commas.")
+@click.option("--page", "to_page", is_flag=True, help="Write docs/drill.md too.")
 @click.option("--out", default=".drill", show_default=True, type=click.Path(file_okay=False, path_type=Path))
-def main(requests: int, short: bool, seed: int, router: Kind, attacks: str, out: Path) -> None:
+def main(requests: int, short: bool, seed: int, router: Kind, attacks: str, to_page: bool, out: Path) -> None:
     """Replay a benign day and a day of attacks, and say what was told."""
     report = drill(5_000 if short else requests, seed, router, tuple(filter(None, attacks.split(","))))
     out.mkdir(parents=True, exist_ok=True)
     path = out / "report.json"
     path.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
     show(report)
+    if to_page:
+        Path("docs/drill.md").write_text(page(report))
     say.print(f"[dim]written to {path} after {report.seconds:.0f} s[/]")
 
 

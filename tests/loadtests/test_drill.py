@@ -2,7 +2,7 @@
 
 import pytest
 
-from loadtests.drill import Alarm, Day, Found, benign, concerns, drill, find, play
+from loadtests.drill import Alarm, Day, Found, benign, concerns, drill, find, page, play
 from loadtests.router import DifficultyRouter
 from loadtests.traffic import START, Attack
 from schemas.alerts import Alert
@@ -21,6 +21,7 @@ def test_a_short_drill() -> None:
     assert report.benign.requests == 3_000
     assert report.benign.alerts <= 1, report.benign.by_name
     assert [found.name for found in report.attacks] == list(ATTACKS)
+    assert page(report).count("| yes |") == len(ATTACKS)
     for found in report.attacks:
         assert found.named, found
         assert 0 < found.evidence_hits <= found.planted
