@@ -253,10 +253,11 @@ def page(report: Report) -> str:
         f" ({_listed(calm.by_name)})" if calm.alerts else ""
     )
     false = f"{report.false_alerts}" + (f" ({_listed(report.false_by_name)})" if report.false_alerts else "")
+    seconds = round(report.seconds)
     lines = [
         "# The drill",
         "",
-        f"Written by `make drill ARGS=--page` (seed {report.seed}, router `{report.router}`, {report.seconds:.0f} s):",
+        f"Written by `make drill ARGS=--page` (seed {report.seed}, router `{report.router}`, {seconds} s):",
         "a benign day and a day of attacks, replayed in event time through both lanes' own processors. What was",
         "told is what a notifier would have sent: suppressed and inhibited alerts are not counted.",
         "",
