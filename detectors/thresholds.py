@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-# What ships: each was set on development splits by `make eval` (docs/detectors has the tables). Higher is looser.
+# What ships: each was set on development splits by `make eval` (docs/detectors has the tables).
+# Higher is looser, but for those that `schemas.thresholds.looser` names.
 DEFAULTS: Mapping[str, float] = MappingProxyType(
     {
         "coverage.guardrail_gap": 0.2,
@@ -47,6 +48,14 @@ DEFAULTS: Mapping[str, float] = MappingProxyType(
         "triggers.transformer_cosine": 0.75,
     }
 )
+
+
+_FURTHEST = 1_000.0
+
+
+def bounds(parameter: str) -> tuple[float, float]:
+    """Least and most of what people may set: far enough to switch it off, never 0, by which detectors divide."""
+    return DEFAULTS[parameter] / _FURTHEST, DEFAULTS[parameter] * _FURTHEST
 
 
 class Thresholds:

@@ -1,5 +1,6 @@
 """Thresholds in force, proposed or past: one hash chain of updates; and what people decide about them."""
 
+from datetime import datetime
 from typing import Annotated, Literal
 
 import msgspec
@@ -13,9 +14,13 @@ ROUTING = ("routing.guardrail", "routing.stronger_route")
 FROZEN = "frozen"  # the parameter of links that stop all automatic moves (1), or let them go on (0)
 
 
+# What is asked of a route; and, of discovery, the chance of error, the questions and the likeness that are allowed.
+_LOWER_IS_LOOSER = frozenset((*ROUTING, "discovery.alike", "discovery.error", "discovery.queries"))
+
+
 def looser(parameter: str, one: float, other: float) -> bool:
-    """Whether `one` lets more pass than `other`: a higher threshold does, and less of what is asked of a route."""
-    return one < other if parameter in ROUTING else one > other
+    """Whether `one` lets more pass than `other`: a higher threshold does, but of a few a lower one."""
+    return one < other if parameter in _LOWER_IS_LOOSER else one > other
 
 
 class ThresholdScope(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True, gc=False):
@@ -60,6 +65,13 @@ class ThresholdUpdate(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False
     prev_hash: Name = ""
     hash: Name = ""  # `sha256:...` over all the above
     signature: Name = ""  # `hmac-sha256:KEYID:...` over all the above
+
+
+def value_at(link: ThresholdUpdate, now: datetime) -> float:
+    """A link's value: once it is over, and nobody has told what came after, the stricter of its two."""
+    value, before = link.new_value, link.old_value
+    is_over = link.expires_at is not None and link.expires_at <= now
+    return before if is_over and before is not None and looser(link.parameter, value, before) else value
 
 
 class ThresholdDecision(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):

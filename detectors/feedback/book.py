@@ -13,7 +13,7 @@ import msgspec
 
 from detectors.feedback.rules import Rules
 from detectors.ratchet import Move, Ratchet
-from detectors.thresholds import DEFAULTS
+from detectors.thresholds import DEFAULTS, bounds
 from schemas.codec import stable_id
 from schemas.signatures import derived, linked
 from schemas.thresholds import FROZEN, IN_FORCE, ROUTING, ThresholdDecision, ThresholdScope, ThresholdUpdate, looser
@@ -100,15 +100,24 @@ class Book:
 
     def waiting(self) -> bool:
         """Whether something expires with time alone."""
-        held = (entry.held for entry in self._entries.values())
-        return any(ratchet.soft for ratchet in self.ratchets.values()) or any(h and h.until_ms for h in held)
+        return any(ratchet.soft for ratchet in self.ratchets.values()) or any(
+            entry.proposal or (entry.held and entry.held.until_ms) for entry in self._entries.values()
+        )
 
-    def set_sensitivity(self, value: float) -> None:
-        """The judges' sensitivity as measured: what was bet under another stands."""
+    def restore_sensitivity(self, value: float) -> None:
+        """The judges' sensitivity that the loaded state was reached under."""
         for name, ratchet in self.ratchets.items():
             if ratchet.config.sensitivity != value:
                 config = msgspec.structs.replace(ratchet.config, sensitivity=value)
                 self.ratchets[name] = Ratchet.restore(config, ratchet.snapshot())
+
+    def set_sensitivity(self, value: float) -> None:
+        """The judges' sensitivity as measured. Bets for loosening that trusted them more are void."""
+        fell = [name for name, ratchet in self.ratchets.items() if value < ratchet.config.sensitivity]
+        self.restore_sensitivity(value)
+        for name in fell:
+            self.ratchets[name].begin_epoch()
+            self.touch()
 
     def touch(self) -> None:
         """The ratchets were told something."""
@@ -182,6 +191,10 @@ class Book:
         entry = self._entry(scope, decision.parameter)
         if value == entry.value and entry.held is None:
             raise Refused("that value is in force")
+        if decision.parameter in DEFAULTS:
+            least, most = bounds(decision.parameter)
+            if not least <= value <= most:
+                raise Refused(f"{decision.parameter} lies between {least:g} and {most:g}")
         until_ms = _ms(decision.expires_at)
         if until_ms is not None and until_ms <= now_ms:
             raise Refused("it would have expired")
@@ -202,6 +215,8 @@ class Book:
         beyond = self._rules.beyond(entry.parameter, proposal.value)
         if beyond and not self._rules.approvers:
             raise Refused("it lies beyond its ceiling, which takes two approvers with keys (feedback.approvers)")
+        if proposal.at_ms + OPEN_MS <= now_ms:  # decisions are carried out before what is due by time
+            raise Refused("nobody settled it within a week")
         if proposal.until_ms is not None and proposal.until_ms <= now_ms:
             raise Refused("it would have expired")
         if beyond and len(approvers) < 2:
@@ -239,6 +254,10 @@ class Book:
 
     def _pin(self, decision: ThresholdDecision, now_ms: int) -> None:
         entry = self._entry(_checked_scope(decision), decision.parameter)
+        if self._rules.beyond(entry.parameter, entry.value):
+            raise Refused(
+                "it lies beyond its ceiling, where two approvers hold it as long as they said: propose it"
+            )
         entry.held = Held(value=entry.value)
         self._link(
             entry, entry.value, "pinned", "manual", now_ms, actor=decision.actor, reason=decision.reason,

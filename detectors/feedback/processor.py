@@ -253,7 +253,7 @@ class Feedback:
         self._loading = {}
         sensitivity = self.answers.sensitivity()
         if sensitivity is not None:
-            self.book.set_sensitivity(sensitivity)
+            self.book.restore_sensitivity(sensitivity)
 
     def _marker(self) -> bytes:
         return _encode_state(Marker(offset=self.offset, time_ms=self.time_ms, counters=dict(self.counters)))

@@ -74,7 +74,7 @@ class Ratchet:
         if self._epoch_start == _NEVER:
             self._epoch_start = self._time
         elif self._time - self._epoch_start >= self.config.evidence_s:
-            self._begin_epoch()
+            self.begin_epoch()
         evidence = self._evidence
         evidence.take(label.score, label.unsafe, label.weight, label.principal_hash, label.tenant_id)
         if label.unsafe and not label.score >= self.config.grid[self.base]:
@@ -133,11 +133,17 @@ class Ratchet:
             self.base, self.soft, self._alarmed = move.new_index, 0, False
             self._missed_by.mask = 0
             self._moved = self._time
-            self._begin_epoch()
+            self.begin_epoch()
         else:
             self.base = min(self.base + 1, self.config.ceiling)
             self._loosened = [*self._loosened, self._time][-self.config.steps_per_day :]
             self._moved = self._time
+
+    def begin_epoch(self) -> None:
+        """Drop the evidence for loosening: what it was bet under no longer holds."""
+        self.epoch += 1
+        self._epoch_start = self._time
+        self._evidence.restart()
 
     def follow(self, log: Iterable[TrustedLabel | UntrustedReport]) -> list[Move]:
         """Take a log in order and put in force what is due after each entry; the moves."""
@@ -209,11 +215,6 @@ class Ratchet:
         self._missed_by.add(tenant_id)
         if self.base and alarm >= arl and len(self._missed_by) >= self.config.votes:
             self._alarmed = True
-
-    def _begin_epoch(self) -> None:
-        self.epoch += 1
-        self._epoch_start = self._time
-        self._evidence.restart()
 
     def _tightened(self) -> int:
         """The highest threshold that is not in alarm itself, at least `tighten_steps` below the base."""

@@ -214,7 +214,8 @@ def _walk(rig: Rig, worker: Worker) -> None:
     assert rig.judged_by(approved["version"], 3_000).decision == "clean"
 
     # An override that flags everything, and the way back.
-    proposed = rig.decide("propose", FLAG, "0")["links"][0]
+    assert "lies between" in rig.decide("propose", FLAG, "0", code=1)
+    proposed = rig.decide("propose", FLAG, "0.001")["links"][0]
     (override,) = rig.decide("approve", str(proposed["version"]), actor="ben")["links"]
     flagged = rig.judged_by(override["version"], 4_000)
     assert (flagged.decision, flagged.reasons[0].detector) == ("flagged", "novelty")

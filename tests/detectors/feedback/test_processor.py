@@ -90,6 +90,23 @@ def test_active_tightens_and_loosens_back_only_once_the_judges_are_measured() ->
     assert all(link.new_value <= 0.8 for link in after)
 
 
+def test_what_was_bet_before_the_judge_was_measured_does_not_loosen_once_it_is() -> None:
+    log = Log(mode="active", canaries=tuple(canary(n, "unsafe") for n in range(60)))
+    log.misses()
+    for _ in range(150):
+        log.label("safe", score=0.65)
+        log.tick(60_000)
+    before = log.applied()[0].book.ratchets[FLAG]
+    for n in range(60):  # it finds two of three
+        log.label("safe" if n % 3 == 0 else "unsafe", request_id=f"c{n}", tenant_id="t9")
+    log.label("safe", score=0.65)
+    feedback, outputs = log.applied()
+    after = feedback.book.ratchets[FLAG]
+    assert after.config.sensitivity < before.config.sensitivity == 1.0
+    assert after.epoch > before.epoch
+    assert not any(link.mode == "active" and link.direction == "loosen" for link in links_of(outputs))
+
+
 def test_forged_altered_expired_and_replayed_tickets_count_nothing_and_are_said() -> None:
     log = Log()
     good = log.label("unsafe")
@@ -221,7 +238,8 @@ def test_what_was_proposed_on_evidence_is_void_once_evidence_moves_by_itself() -
     assert proposal.mode == "proposed", "the judge is not measured"
     for n in range(40):
         log.label("unsafe", request_id=f"c{n}", tenant_id="t9")
-    log.label("safe", score=0.65)
+    for _ in range(150):
+        log.label("safe", score=0.65)
     assert log.links()[-1].mode == "active"
     log.decide("approve", version=proposal.version)
     assert letters(log.applied()[1])[-1].detail == f"no open proposal of version {proposal.version}"
@@ -232,11 +250,26 @@ def test_a_proposal_that_nobody_settles_lapses_and_makes_room_for_the_evidences(
     log.decide("propose", value=0.75)
     log.misses(20)
     assert [link.mode for link in log.links()] == ["proposed"], "people settle theirs first"
+    assert log.applied()[0].waiting(), "a quiet log needs ticks for it"
     log.tick(8 * DAY)
     log.misses(1)
     assert [(link.mode, link.cause) for link in log.links()] == [
         ("proposed", "manual"), ("rejected", "expiry"), ("proposed", "auto"),
     ]  # fmt: skip
+
+
+def test_a_proposal_is_not_approved_after_its_week() -> None:
+    log = Log()
+    log.decide("propose", value=0.75)
+    log.time_ms += 20 * DAY
+    log.decide("approve", version=1)  # the first record since: nothing else has told the time
+    feedback, outputs = log.applied()
+    assert [letter.detail for letter in letters(outputs)] == ["nobody settled it within a week"]
+    assert [(link.mode, link.cause) for link in links_of(outputs)] == [
+        ("proposed", "manual"),
+        ("rejected", "expiry"),
+    ]
+    assert feedback.book.value(FLAG) == 0.8
 
 
 def test_an_override_expires_and_a_pin_stays_until_it_is_taken_out() -> None:
@@ -291,6 +324,47 @@ def test_past_the_ceiling_two_approvers_with_keys() -> None:
     ]  # fmt: skip
     log.decide("rollback", version=2)
     assert log.applied()[0].book.value(FLAG) == 0.8
+
+
+def test_one_approver_does_not_make_the_loosening_of_two_last() -> None:
+    log = Log(approvers=APPROVERS)
+    log.decide("propose", value=0.9, expires_at=at(log.time_ms + DAY // 2))
+    log.decide("approve", version=1)
+    log.decide("approve", "ben", version=2)
+    log.decide("pin")
+    log.tick(DAY)
+    feedback, outputs = log.applied()
+    assert "beyond its ceiling" in letters(outputs)[0].detail
+    assert links_of(outputs)[-1].cause == "expiry"
+    assert feedback.book.value(FLAG) == 0.8
+
+
+@pytest.mark.parametrize("parameter", ["discovery.alike", "discovery.error", "discovery.queries"])
+def test_what_finds_less_when_lower_is_loosened_by_two_and_tightened_by_one(parameter: str) -> None:
+    log = Log()
+    ships = DEFAULTS[parameter]
+    log.decide("propose", parameter=parameter, value=ships / 2)
+    log.decide("approve", version=1)
+    feedback, outputs = log.applied()
+    assert "two approvers" in letters(outputs)[0].detail
+    assert links_of(outputs)[0].direction == "loosen"
+    assert feedback.book.value(parameter) == ships
+    log = Log()
+    log.decide("propose", parameter=parameter, value=ships * 2)
+    log.decide("approve", version=1)
+    assert log.links()[-1].direction == "tighten"
+    assert log.applied()[0].book.value(parameter) == ships * 2
+
+
+@pytest.mark.parametrize("parameter", sorted(DEFAULTS))
+def test_no_threshold_is_set_to_nothing_or_to_anything(parameter: str) -> None:
+    """Detectors divide by some of them and take logarithms."""
+    log = Log(ratchets={})
+    for value in (0.0, -1.0, 5e-324, 1e9):
+        log.decide("propose", parameter=parameter, value=value)
+    _, outputs = log.applied()
+    assert [f"{parameter} lies between" in letter.detail for letter in letters(outputs)] == [True] * 4
+    assert links_of(outputs) == []
 
 
 def test_decisions_must_be_signed_where_approvers_have_keys() -> None:
