@@ -13,6 +13,7 @@ weight is 1, and a weighted mean over labels is one over principals, each period
 """
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
@@ -40,10 +41,12 @@ MOST_WEIGHT = 2.0
 NEAR_SHARE = 0.9  # of the threshold, from which a score is near it
 MOST_DRAWN = 10_000  # principals of one partition and period
 MOST_REPORTED = 10_000  # tenants, routers and routes of one partition and period
+MOST_OF_TENANT = 1_000  # of them: whoever makes up names has its own dropped, not everybody's
 
 _DAY_MS = 86_400_000
 _COINS = 1 << 63  # a coin is below; msgpack has no more than 64 bits
 _DRAWN, _REPORTED = "p/", "u/"
+_NAMES_BYTES = 16  # of router, route and category in a key
 
 
 class Canary(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -123,6 +126,7 @@ class Tickets:
         self._detectors = tuple(AUDITED)
         self._drawn: dict[str, Drawn] = {}
         self._reported: dict[str, int] = {}  # tenant, router and route -> period of the last report
+        self._of_tenant: Counter[str] = Counter()  # how many of them; derived
         self._period = -1  # of the last verdict; after a restart the first one looks for what is due
         self._changed: dict[str, None] = {}
 
@@ -208,7 +212,7 @@ class Tickets:
                 del self._drawn[key]
                 self._changed[key] = None
         for key in [key for key, last in self._reported.items() if last < period]:
-            del self._reported[key]
+            self._drop_reported(key)
             self._changed[key] = None
         return outputs
 
@@ -266,11 +270,12 @@ class Tickets:
         router, model, category = ("", "", "")
         if route is not None:
             router, model, category = route.router_name, route.selected_model, route.category
-        key = _REPORTED + compound_key(request.tenant_id, router, model, category)
+        key = _reported_key(request.tenant_id, router, model, category)
         period = time_ms // self._sampling.period_ms
-        if self._reported.get(key) == period or len(self._reported) >= MOST_REPORTED:
+        full = len(self._reported) >= MOST_REPORTED or self._of_tenant[_tenant_of(key)] >= MOST_OF_TENANT
+        if self._reported.get(key) == period or full:
             return ()
-        self._reported[key] = period
+        self._set_reported(key, period)
         self._changed[key] = None
         report = UnsafeReport(
             report_id=stable_id("report", request.tenant_id, request.principal_hash, outcome.event_id),
@@ -283,6 +288,18 @@ class Tickets:
             time=datetime.fromtimestamp(time_ms / 1000, UTC),
         )
         return (Output(REPORTS.name, report.tenant_id.encode(), encode(report)),)
+
+    def _set_reported(self, key: str, period: int) -> None:
+        self._of_tenant[_tenant_of(key)] += key not in self._reported
+        self._reported[key] = period
+
+    def _drop_reported(self, key: str) -> None:
+        if self._reported.pop(key, None) is None:
+            return
+        tenant = _tenant_of(key)
+        self._of_tenant[tenant] -= 1
+        if not self._of_tenant[tenant]:
+            del self._of_tenant[tenant]
 
     # --- state
 
@@ -308,10 +325,10 @@ class Tickets:
             self._drawn.pop(key, None)
             if value is not None:
                 self._drawn[key] = _unpack(value)
+        elif value is None:
+            self._drop_reported(key)
         else:
-            self._reported.pop(key, None)
-            if value is not None:
-                self._reported[key] = int.from_bytes(value, "little")
+            self._set_reported(key, int.from_bytes(value, "little"))
 
     def _packed(self, key: str) -> bytes | None:
         if key in self._drawn:
@@ -322,6 +339,15 @@ class Tickets:
     def _coin(self, purpose: str, one: str, other: str, period: int) -> int:
         text = f"{purpose}\0{period}\0{one}\0{other}".encode("utf-8", "surrogatepass")
         return int.from_bytes(blake2b(text, digest_size=8, key=self._coin_key).digest(), "big") >> 1
+
+
+def _reported_key(tenant: str, *names: str) -> str:
+    digest = blake2b(compound_key(*names).encode("utf-8", "surrogatepass"), digest_size=_NAMES_BYTES)
+    return _REPORTED + compound_key(tenant) + digest.hexdigest()
+
+
+def _tenant_of(key: str) -> str:
+    return key[: -2 * _NAMES_BYTES]
 
 
 def _stratum(score: float, threshold: float) -> Stratum:

@@ -13,7 +13,7 @@ from detectors.judge import Judge, JudgeLimits
 from detectors.panel import build_panel
 from detectors.processor import Output, Record
 from detectors.thresholds import Thresholds
-from detectors.tickets import MOST_WEIGHT, Canary, Sampling, Tickets, read_canaries
+from detectors.tickets import MOST_OF_TENANT, MOST_REPORTED, MOST_WEIGHT, Canary, Sampling, Tickets, read_canaries
 from schemas.audits import AuditTicket, UnsafeReport
 from schemas.events import AnyEvent
 from schemas.signatures import derived, signer
@@ -238,6 +238,26 @@ def test_only_unsafe_outcomes_of_unflagged_requests_are_reported_once_a_tenant_r
     assert [(r.tenant_id, r.request_id, r.route, r.category) for r in found] == [
         ("t1", "r0", "small", "maths"), ("t3", "r4", "small", "maths"),
     ]  # fmt: skip
+
+
+def test_made_up_categories_silence_their_tenant_alone_for_a_period_and_after_a_restart_too() -> None:
+    def report(tickets: Tickets, tenant: str, category: str, time_ms: int = START) -> int:
+        asked = request("r", "p", tenant_id=tenant)
+        routed = route("r", "p", tenant_id=tenant, category=category)
+        told = outcome("r", "p", tenant_id=tenant, evaluation_score_label="unsafe")
+        return len(tickets.report(asked, routed, told, time_ms))
+
+    made = draw()
+    assert sum(report(made, "loud", f"made up {n}") for n in range(MOST_REPORTED)) == MOST_OF_TENANT
+    assert report(made, "quiet", "maths") == 1
+    again = draw()
+    for key, value in made.changes():
+        again.load(key, value)
+    for tickets in (made, again):
+        assert report(tickets, "loud", "one more") == 0
+        assert report(tickets, "other", "maths") == 1
+        tickets.see(verdict(1, "p"), "maths", START + 2 * DAY)
+        assert report(tickets, "loud", "one more", START + 2 * DAY) == 1
 
 
 def test_an_unsafe_outcome_of_a_flagged_request_is_no_miss() -> None:
