@@ -5,8 +5,12 @@ swapped into the panel as a whole; judging never waits for it.
 """
 
 import asyncio
+import contextlib
 import logging
+import math
+import time
 from collections.abc import AsyncIterable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import faust
@@ -17,7 +21,7 @@ from detectors.panel import PromptPanel
 from detectors.thresholds import DEFAULTS
 from schemas.codec import InvalidRecord, Record, decode
 from schemas.signatures import link_problem
-from schemas.thresholds import FROZEN, IN_FORCE, ROUTING, ThresholdScope, ThresholdUpdate
+from schemas.thresholds import FROZEN, IN_FORCE, ROUTING, ThresholdScope, ThresholdUpdate, value_at
 from schemas.topics import THRESHOLDS, TRIGGERS, named
 from schemas.triggers import Trigger
 from streams import metrics
@@ -36,7 +40,8 @@ class InForce:
         """`update_keys`: what threshold updates are signed with; None: who may write the topic is believed."""
         self._panel = panel
         self._records = read_records(SHIPPED)
-        self._values: dict[str, float] = {}
+        self._judged_by: dict[str, ThresholdUpdate] = {}
+        self._next_end = math.inf  # when the first of them ends that had not at the last swap, seconds since 1970
         self.links: dict[tuple[str, ThresholdScope], ThresholdUpdate] = {}
         self._update_keys = update_keys
         self._version = 0
@@ -70,7 +75,7 @@ class InForce:
         if update.parameter not in DEFAULTS:
             log.error("threshold update %s names no parameter of ours: left out", update.update_id)
             return
-        self._values[update.parameter] = update.new_value
+        self._judged_by[update.parameter] = update
         self._version = max(self._version, update.version)
 
     def swap(self) -> None:
@@ -79,7 +84,14 @@ class InForce:
         if catalogue.triggers != self._panel.catalogue.triggers:
             self._panel.swap_catalogue(catalogue)
             log.info("catalogue %d: %d triggers", catalogue.version, len(catalogue))
-        self._panel.thresholds.swap(self._values, self._version)
+        now, links = datetime.now(UTC), dict(self._judged_by)
+        ends = [link.expires_at for link in links.values() if link.expires_at is not None and link.expires_at > now]
+        self._next_end = min(ends).timestamp() if ends else math.inf
+        self._panel.thresholds.swap({name: value_at(link, now) for name, link in links.items()}, self._version)
+
+    def seconds_left(self) -> float:
+        """Until a swap is due though nothing comes, because an override ends; infinite where none does."""
+        return max(0.0, self._next_end - time.time())
 
 
 class Control(Service):
@@ -127,7 +139,8 @@ class Control(Service):
     @Service.task
     async def _swap_when_changed(self) -> None:
         while not self.should_stop:
-            await self._changed.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), self._in_force.seconds_left())
             await self.sleep(SETTLE_SECONDS)
             self._changed.clear()
             await self._swap()

@@ -136,7 +136,7 @@ class TopicFollower(Follower):
                     in_force.swap()
                     self.current.set()
                     changed = False
-                changed = changed or came
+                changed = changed or came or not in_force.seconds_left()
         finally:
             await consumer.stop()
 

@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 
 from schemas.signatures import link_problem
-from schemas.thresholds import IN_FORCE, ThresholdScope, ThresholdUpdate, looser
+from schemas.thresholds import IN_FORCE, ThresholdScope, ThresholdUpdate, looser, value_at
 from schemas.topics import THRESHOLDS, named
 
 log = logging.getLogger(__name__)
@@ -60,10 +60,7 @@ class RouterThresholds:
         link = self._links.get((parameter, scope or ThresholdScope(detector=parameter.partition(".")[0])))
         if link is None:
             return limit
-        value = link.new_value
-        if link.expires_at is not None and link.expires_at <= datetime.now(UTC) and link.old_value is not None:
-            # Over, and nobody has told us what came after: the stricter of the two.
-            value = link.old_value if looser(parameter, value, link.old_value) else value
+        value = value_at(link, datetime.now(UTC))
         return limit if looser(parameter, value, limit) else value
 
     @property

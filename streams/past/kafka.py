@@ -17,9 +17,11 @@ from streams.past.run import Run, Window, at
 _BATCH = 5_000
 
 
-async def put_in_force(connection: Mapping[str, Any], suffix: str, panel: PromptPanel) -> None:
-    """Give the panel the catalogue and the thresholds that are in force now."""
-    in_force = InForce(panel)
+async def put_in_force(
+    connection: Mapping[str, Any], suffix: str, panel: PromptPanel, keys: Mapping[str, bytes] | None
+) -> None:
+    """Give the panel the catalogue and the thresholds that are in force now. `keys`: as of `InForce`."""
+    in_force = InForce(panel, keys)
     async for record in read_to_end(connection, named(TRIGGERS, suffix)):
         in_force.take_trigger(record)
     async for record in read_to_end(connection, named(THRESHOLDS, suffix)):

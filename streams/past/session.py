@@ -22,6 +22,7 @@ from detectors.panel import PromptPanel
 from detectors.processor import Record
 from detectors.registry import stream_detectors
 from detectors.thresholds import DEFAULTS, Thresholds
+from streams.chain import update_keys
 from streams.custody import rules
 from streams.kafka import connection
 from streams.lanes.detect import limits_of, panel_of
@@ -100,7 +101,8 @@ async def replay_past(settings: Settings, wanted: Wanted, store: Store) -> Run:
 
 async def _from_kafka(settings: Settings, wanted: Wanted, store: Store) -> _Cast:
     panel = panel_of(settings.detect)
-    await kafka.put_in_force(connection(settings.kafka), settings.kafka.topic_suffix, panel)
+    keys = update_keys(settings.feedback)
+    await kafka.put_in_force(connection(settings.kafka), settings.kafka.topic_suffix, panel, keys)
     if wanted.catalogue:
         panel.swap_catalogue(read_records(wanted.catalogue).catalogue())
     base = {name: panel.thresholds[name] for name in DEFAULTS}

@@ -1,5 +1,9 @@
 """What workers take from the topic of thresholds: signed, newer, theirs; whatever else may be in it."""
 
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import faust
 import msgspec
 import pytest
 
@@ -9,7 +13,8 @@ from schemas.codec import encode
 from schemas.signatures import derived
 from schemas.thresholds import ThresholdUpdate
 from schemas.topics import THRESHOLDS
-from streams.control import InForce
+from streams.control import Control, InForce
+from streams.health import Health
 from streams.replay import FileRecord
 from tests.streams.gateways.test_thresholds import FLAG, KEY, ROUTE, chain
 
@@ -45,6 +50,34 @@ def test_what_is_not_signed_newer_or_theirs_changes_nothing(panel: PromptPanel) 
     found = values(panel, {"1": KEY}, second, first, forged, edited, b"{", about_a_route, frozen)
     assert (found[FLAG], found.version) == (0.98, 2)
     assert found["triggers.share"] == DEFAULTS["triggers.share"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "running", "over"), [(0.99, 0.9999, 0.9999, 0.99), (0.9999, 0.99, 0.99, 0.99)]
+)
+def test_an_override_that_is_over_loosens_no_more_though_nobody_says_so(
+    panel: PromptPanel, old: float, new: float, running: float, over: float
+) -> None:
+    now, minute = datetime.now(UTC), timedelta(minutes=1)
+    links = {"old_value": old, "new_value": new}
+    assert values(panel, {"1": KEY}, *chain({**links, "expires_at": now + minute}))[FLAG] == running
+    assert values(panel, {"1": KEY}, *chain({**links, "expires_at": now - minute}))[FLAG] == over
+
+
+async def test_a_worker_swaps_when_an_override_ends_without_being_told(panel: PromptPanel) -> None:
+    control = Control(
+        faust.App("in-force", broker="kafka://nowhere:1"), {}, Health(), panel, update_keys={"1": KEY}
+    )
+    end = datetime.now(UTC) + timedelta(seconds=2)
+    (link,) = chain({"old_value": 0.99, "new_value": 0.9999, "expires_at": end})
+    control._in_force.take_threshold(FileRecord(THRESHOLDS.name, 0, 0, encode(link), b"k"))
+    control._changed.set()
+    panel.thresholds.swap({}, 0)
+    following = asyncio.create_task(Control._swap_when_changed.fun(control))
+    async with asyncio.timeout(30):
+        while panel.thresholds[FLAG] != 0.99:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    following.cancel()
 
 
 def test_without_a_key_the_topic_is_believed(panel: PromptPanel) -> None:

@@ -14,13 +14,15 @@ from click.testing import CliRunner
 
 from schemas.codec import encode
 from schemas.erasures import Erasure
-from schemas.topics import EVENTS, named
+from schemas.thresholds import ThresholdUpdate
+from schemas.topics import EVENTS, THRESHOLDS, named
 from streams.cli import main
 from streams.embedded.clickhouse import ClickHouseServer
 from streams.embedded.kafka import KafkaCluster
 from streams.replay import Result
 from streams.topics import create_topics
 from tests.streams.a_day import DAY, MINUTE_MS, NOW_MS, Past, judged, lived
+from tests.streams.gateways.test_thresholds import chain
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +154,11 @@ class Broker:
                 await producer.send(named(EVENTS, self.run_id), encode(event), key=event.principal_hash.encode())
             await producer.send(named(EVENTS, self.run_id), b"\xffrubbish", key=b"quiet")
 
+    async def claim(self, link: ThresholdUpdate) -> None:
+        """Write a link into the thresholds' topic, whoever signed it."""
+        async with AIOKafkaProducer(**self.kafka.connection) as producer:
+            await producer.send_and_wait(named(THRESHOLDS, self.run_id), encode(link), key=b"k")
+
     async def ends(self) -> dict[TopicPartition, int]:
         consumer = AIOKafkaConsumer(**self.kafka.connection)
         await consumer.start()
@@ -200,6 +207,13 @@ def test_kafka_is_judged_in_full_and_nothing_of_it_is_touched(
     rows = past.rows(run)
     (second,) = past.run(*replayed)
     assert (second["run_id"], past.rows(second)) == (run["run_id"], rows)
+
+    blind = {"parameter": "triggers.bits", "new_value": 500.0}
+    asyncio.run(broker.claim(chain(blind, key=b"a key of somebody else")[0]))
+    before = asyncio.run(broker.ends()), before[1]
+    past.environment |= {"POINTSMAN_FEEDBACK_KEY": "a key that only tests know"}
+    (unmoved,) = past.run(*replayed)
+    assert unmoved["pins"] == run["pins"]
 
     other = tmp_path / "catalogue.jsonl"
     other.write_text("")
