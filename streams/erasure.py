@@ -2,7 +2,8 @@
 
 The tombstone goes to a compacted topic and to the history's table `erasures`: what reads an old record again, after
 a restart or in a replay, leaves it out. It goes into every partition of the events and of the findings too, where
-the lanes' state, being a function of those logs, forgets; the next checkpoint deletes its keys.
+the lanes' state, being a function of those logs, forgets; the next checkpoint deletes its keys. The findings' comes
+last, once the detect lane has come to the events' one: what it still found of the principal stands before it.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from schemas.clickhouse.tables import ALL, BEGUN, REPLAYS, Table
 from schemas.codec import ERASE_HEADERS, encode
 from schemas.erasures import Erasure
-from schemas.topics import CHECKPOINTS, ERASURES, EVENTS, FINDINGS, FLEET_CHECKPOINTS, named
+from schemas.topics import CHECKPOINTS, FLEET_CHECKPOINTS, Topic, named
 from streams.kafka import read_to_end
 from streams.store import Store
 
@@ -36,7 +37,7 @@ class Erased(msgspec.Struct, kw_only=True):
     rows: dict[str, int]  # by table
     mentions: dict[str, int]  # rows of others that named it or its requests, by table
     state_keys: int  # of the checkpoints
-    settled: bool = True  # false: the history lane had not yet read the tombstone; run it again
+    settled: bool = True  # false: a lane had not yet read the tombstone; run it again
 
 
 async def tenants_of(store: Store, principal: str) -> list[str]:
@@ -89,21 +90,19 @@ async def remove(store: Store, erasure: Erasure) -> None:
             await _mutate(store, f"ALTER TABLE {held.name} DELETE WHERE {_covered(held)}", who)
 
 
-async def publish(connection: Mapping[str, Any], suffix: str, erasure: Erasure) -> dict[TopicPartition, int]:
-    """Send the tombstone to its topic and to all partitions that must forget; where it stands in the events."""
+async def publish(
+    connection: Mapping[str, Any], suffix: str, topic: Topic, erasure: Erasure
+) -> dict[TopicPartition, int]:
+    """Send the tombstone to every partition of a topic; returns where it stands."""
+    name = named(topic, suffix)
     key = f"{erasure.tenant_id}/{erasure.principal_hash}".encode()
-    value = encode(erasure)
     places = {}
     async with AIOKafkaProducer(**connection, enable_idempotence=True) as producer:
-        await producer.send_and_wait(named(ERASURES, suffix), value, key=key)
-        for topic in (EVENTS, FINDINGS):
-            name = named(topic, suffix)
-            for partition in sorted(await producer.partitions_for(name)):
-                sent = await producer.send_and_wait(
-                    name, value, key=key, partition=partition, headers=list(ERASE_HEADERS)
-                )
-                if topic is EVENTS:
-                    places[TopicPartition(name, partition)] = sent.offset
+        for partition in sorted(await producer.partitions_for(name)):
+            sent = await producer.send_and_wait(
+                name, encode(erasure), key=key, partition=partition, headers=list(ERASE_HEADERS)
+            )
+            places[TopicPartition(name, partition)] = sent.offset
     return places
 
 
@@ -120,10 +119,10 @@ async def state_keys(connection: Mapping[str, Any], suffix: str, principal: str)
     return len(held)
 
 
-async def wait_for_history(
+async def wait_for(
     connection: Mapping[str, Any], group: str, places: Mapping[TopicPartition, int], seconds: float
 ) -> bool:
-    """Wait until the history lane has stored all before the tombstones; False: it has not by then."""
+    """Wait until a lane has done all before the tombstones; False: it has not by then."""
     consumer = AIOKafkaConsumer(**connection, group_id=group, enable_auto_commit=False)
     await consumer.start()
     try:
@@ -150,7 +149,10 @@ def _who(erasure: Erasure) -> dict[str, Any]:
 
 
 def _covered(table: Table) -> str:
-    return f"{_OURS} AND {BEGUN.get(table.name, 'time')} < {{until:DateTime64(3, 'UTC')}}"
+    began = BEGUN.get(table.name, "time")
+    if {"has_first_event_time", "first_event_time"} <= set(table.columns):
+        began = f"if(has_first_event_time, least({began}, first_event_time), {began})"
+    return f"{_OURS} AND {began} < {{until:DateTime64(3, 'UTC')}}"
 
 
 def _mentions(table: str, columns: Sequence[str]) -> str:

@@ -182,7 +182,10 @@ def _is_erased(table: Table, row: tuple[Any, ...], erasures: Erasures) -> bool:
     begun = BEGUN.get(table.name, "time")
     if not {"tenant_id", "principal_hash", begun} <= set(table.columns):
         return False
-    tenant, principal, time_ms = (row[table.columns.index(name)] for name in ("tenant_id", "principal_hash", begun))
+    held = dict(zip(table.columns, row, strict=False))
+    tenant, principal, time_ms = held["tenant_id"], held["principal_hash"], held[begun]
+    if held.get("has_first_event_time"):  # an alert can begin after what it is about was erased
+        time_ms = min(time_ms, held["first_event_time"])
     return erasures.cover(tenant, principal, datetime.fromtimestamp(time_ms / 1000, UTC))
 
 

@@ -7,6 +7,7 @@ import click
 import msgspec
 from aiokafka.errors import KafkaError
 
+from schemas.topics import ERASURES, EVENTS, FINDINGS
 from streams import erasure
 from streams.commands.brokers import json_option
 from streams.commands.config import config_option, load_settings
@@ -23,7 +24,7 @@ from streams.store import Store
 @click.option("--tenant", default="", help="Only in this tenant; default: in all that the history knows it in.")
 @click.option("--reason", default="", help="Kept with the tombstone; default: none.")
 @click.option("--wait", "seconds", type=click.FloatRange(0, 3_600), default=60.0, show_default=True,
-              help="Seconds for the history lane to reach the tombstone before rows are deleted.")  # fmt: skip
+              help="Seconds for the detect lane, then for the history lane, to reach the tombstone.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Say what there is, and change nothing.")
 @config_option
 @json_option
@@ -32,7 +33,7 @@ def command(
 ) -> None:
     """Erase what a principal did until now. It may be run again; what it does later is recorded anew.
 
-    Exits with 1 when the history lane did not reach the tombstone in time: run it again then. Kafka's own topics
+    Exits with 1 when one of them did not in time: run it again then. Kafka's own topics
     keep their records until their retention ends; nothing of ours stores, replays or judges them again.
     """
     settings = load_settings(path)
@@ -53,7 +54,7 @@ def command(
         for one in found:
             _print(one)
     if not all(one.settled for one in found):
-        raise click.ClickException("the history lane has not reached the tombstone: run it again")
+        raise click.ClickException("the detect or the history lane has not reached the tombstone: run it again")
 
 
 async def _erase(
@@ -65,9 +66,11 @@ async def _erase(
     keys = await erasure.state_keys(brokers, suffix, principal) if brokers else 0
     settled = True
     if brokers and not dry_run:
-        places = await erasure.publish(brokers, suffix, tombstone)
-        group = settings.clickhouse.group + suffix
-        settled = await erasure.wait_for_history(brokers, group, places, seconds)
+        await erasure.publish(brokers, suffix, ERASURES, tombstone)
+        places = await erasure.publish(brokers, suffix, EVENTS, tombstone)
+        judged = await erasure.wait_for(brokers, settings.detect.group + suffix, places, seconds)
+        places |= await erasure.publish(brokers, suffix, FINDINGS, tombstone)
+        settled = await erasure.wait_for(brokers, settings.clickhouse.group + suffix, places, seconds) and judged
     rows, mentions = await erasure.count(store, tombstone)
     if not dry_run:
         await erasure.remove(store, tombstone)

@@ -10,23 +10,23 @@ from typing import Any
 
 import msgspec
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from click.testing import CliRunner, Result
 
 from loadtests.workers import Worker
 from schemas.codec import encode
 from schemas.erasures import Erasure
-from schemas.topics import EVENTS, named
+from schemas.topics import ALERTS, EVENTS, FINDINGS, named
 from streams.cli import main
 from streams.embedded.clickhouse import ClickHouseServer
 from streams.embedded.kafka import KafkaCluster
-from streams.erasure import state_keys
+from streams.erasure import count, remove, state_keys
 from streams.history import History
 from streams.replay import FileRecord
 from streams.replay import Result as Replayed
 from streams.store import Store
 from streams.topics import create_topics
-from tests.factories import request, route
+from tests.factories import at, request, route
 from tests.streams.a_day import DAY, NOW_MS, Past, judged, lived
 
 
@@ -134,6 +134,67 @@ def test_an_unknown_principal_needs_its_tenant(server: ClickHouseServer) -> None
     assert CliRunner().invoke(
         main, ["erase", "--principal", "nobody", "--tenant", "t1"], env=past.environment
     ).exit_code == 0  # fmt: skip
+
+
+def test_an_alert_that_began_after_what_it_is_about_was_erased_is_covered(server: ClickHouseServer) -> None:
+    past = Past(server)
+    past.store([])
+    alert = judged(DAY).alerts[0]
+    before, after = at(NOW_MS), at(NOW_MS + 60_000)
+    late = msgspec.structs.replace(
+        alert, alert_id="late", tenant_id="t1", principal_hash="wallet", starts_at=after, first_event_time=before
+    )
+    tombstone = Erasure(tenant_id="t1", principal_hash="wallet", until=at(NOW_MS + 30_000))
+
+    async def work() -> tuple[dict[str, int], dict[str, int]]:
+        async def never(_record: Any, error: Exception) -> None:
+            raise error
+
+        async with Store(server.dsn, database=past.database) as store:
+            await History(store, never).insert([FileRecord(ALERTS.name, 0, NOW_MS, encode(late), b"key")])
+            found = (await count(store, tombstone))[0]
+            await remove(store, tombstone)
+            again = History(store, never)
+            again.erasures.add(tombstone)
+            await again.insert([FileRecord(ALERTS.name, 1, NOW_MS, encode(late), b"key")])
+            return found, (await count(store, tombstone))[0]
+
+    assert asyncio.run(work()) == ({"alerts": 1}, {})
+
+
+async def test_the_findings_tombstone_waits_for_the_detect_lane(
+    server: ClickHouseServer, kafka: KafkaCluster, run_id: str
+) -> None:
+    past = Past(server)
+    await asyncio.to_thread(past.store, [])
+    past.environment |= {
+        "POINTSMAN_KAFKA_BOOTSTRAP": kafka.bootstrap, "POINTSMAN_KAFKA_TOPIC_SUFFIX": run_id,
+    }  # fmt: skip
+    await create_topics(kafka.connection, 1, 1, run_id)
+    events, findings = (TopicPartition(named(topic, run_id), 0) for topic in (EVENTS, FINDINGS))
+    erasing = asyncio.create_task(asyncio.to_thread(erase, past, "--tenant", "t1", "--json"))
+    async with AIOKafkaConsumer(
+        **kafka.connection,
+        group_id=f"pointsman-detect{run_id}",
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+    ) as lane:
+        lane.assign([events, findings])
+        first = await lane.getone()  # the lane has it and has not judged all before it
+        async with AIOKafkaProducer(**kafka.connection) as producer:
+            last = await producer.send_and_wait(findings.topic, b"what it still found")
+        await lane.commit({events: first.offset + 1})
+        while (await lane.getone()).offset == last.offset:
+            pass
+    async with AIOKafkaConsumer(
+        **kafka.connection, group_id=f"pointsman-history{run_id}", enable_auto_commit=False
+    ) as history:
+        history.assign([events, findings])
+        await history.commit({events: 1, findings: 2})
+    (done,) = json.loads((await erasing).output)
+    assert first.topic == events.topic
+    assert last.offset == 0
+    assert done["settled"]
 
 
 def test_a_running_service_forgets_and_a_restart_does_not_remember(
