@@ -46,7 +46,7 @@ faults: setup kafka-jars models ## every fault under load, then random combinati
 eval: setup models ## what is found and what is flagged falsely, on POINTSMAN_DATA, into .eval/report.json (SHORT=1: a minute of it)
 	@$(PY) -m loadtests.evaluations $(if $(SHORT),--short)
 
-test: setup kafka-jars ## every test: first what needs no shared broker, in two processes
+test: setup kafka-jars ## the tests but for `test-long`'s: first what needs no shared broker, in two processes
 	$(BIN)/pytest -n 2 -m "not kafka and not cluster"
 	$(BIN)/pytest -m "kafka or cluster"
 

@@ -11,7 +11,7 @@ from detectors.detections import load
 from schemas.alerts import Alert
 from schemas.codec import InvalidRecord, decode
 from schemas.topics import ALERTS, named
-from streams.commands.brokers import json_option, on_brokers
+from streams.commands.brokers import json_option, on_brokers, print_json
 from streams.commands.config import config_option, load_settings
 from streams.commands.suppressions import list_suppressions, suppress, unsuppress
 from streams.kafka import connection, read_to_end
@@ -43,7 +43,7 @@ def list_alerts(path: Path | None, resolved_too: bool, campaigns: bool, as_json:
     found = [state for state in found if state.campaign or not campaigns]
     found.sort(key=lambda state: (state.starts_at, state.alert_id))
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     console = Console(soft_wrap=True, highlight=False)
     for state in found:
@@ -69,7 +69,7 @@ def show(identity: str, path: Path | None, as_json: bool) -> None:
     if not states:
         raise click.ClickException(f"no alert {identity!r} in the topic")
     if as_json:
-        _print_json(states)
+        print_json(states)
         return
     folder = load_settings(path).fleet.detections
     detections = load(Path(folder) if folder else None)
@@ -131,7 +131,3 @@ async def _states(kafka: Kafka) -> list[Alert]:
             continue
         states[state.alert_id, state.sequence] = state
     return sorted(states.values(), key=lambda state: (state.starts_at, state.alert_id, state.sequence))
-
-
-def _print_json(alerts: list[Alert]) -> None:
-    click.echo(msgspec.json.format(msgspec.json.encode(alerts), indent=2).decode())

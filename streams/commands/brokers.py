@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
+import msgspec
 from aiokafka.errors import KafkaError
 
 from streams.commands.config import load_settings
@@ -15,6 +16,11 @@ from streams.topics import TopicError
 T = TypeVar("T")
 
 json_option = click.option("--json", "as_json", is_flag=True, help="As JSON.")
+
+
+def print_json(value: Any) -> None:
+    """What `--json` prints: indented, bytes as base64."""
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
 def on_brokers(path: Path | None, work: Callable[[Kafka], Awaitable[T]]) -> T:

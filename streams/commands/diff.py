@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import get_args
 
 import click
-import msgspec
 
-from streams.commands.brokers import json_option
+from streams.commands.brokers import json_option, print_json
 from streams.commands.config import config_option, load_settings
 from streams.commands.stores import on_store
 from streams.notifiers.text import inert, timestamp
@@ -36,7 +35,7 @@ def command(run_a: str, run_b: str, path: Path | None, as_json: bool) -> None:
     except (UnknownRun, ValueError) as error:
         raise click.ClickException(str(error)) from error
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+        print_json(found)
     else:
         _print(found)
 

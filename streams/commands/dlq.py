@@ -10,8 +10,8 @@ from aiokafka import AIOKafkaProducer
 
 from schemas.codec import UNREADABLE_HEADERS, InvalidRecord, read_dead_letter
 from schemas.deadletters import DeadLetter, InvalidReason
-from schemas.topics import DEADLETTERS, named
-from streams.commands.brokers import json_option, on_brokers
+from schemas.topics import DEADLETTERS, FEEDBACK, named
+from streams.commands.brokers import json_option, on_brokers, print_json
 from streams.commands.config import config_option
 from streams.kafka import connection, read_to_end
 from streams.notifiers.text import inert, timestamp
@@ -45,7 +45,7 @@ def list_letters(path: Path | None, as_json: bool, **wanted: Any) -> None:
     """List dead letters, oldest first, without their content."""
     letters = _letters(path, **wanted)
     if as_json:
-        _print_json([_without_content(letter) for letter in letters])
+        print_json([_without_content(letter) for letter in letters])
         return
     for letter in letters:
         click.echo(_line(letter))
@@ -65,7 +65,7 @@ def show(letter_id: str, path: Path | None, content: bool, as_json: bool) -> Non
         raise click.ClickException(f"no dead letter {letter_id!r}")
     (letter,) = letters
     if as_json:
-        _print_json(letter if content else _without_content(letter))  # bytes as base64
+        print_json(letter if content else _without_content(letter))  # bytes as base64
         return
     click.echo(_line(letter))
     if content:
@@ -84,24 +84,33 @@ def show(letter_id: str, path: Path | None, content: bool, as_json: bool) -> Non
 def retry(path: Path | None, everything: bool, dry_run: bool, as_json: bool, **wanted: Any) -> None:
     """Publish the original bytes, key and headers again, to the partition that they came from.
 
+    Not those of the feedback topic: whoever wrote the label, report or decision writes another.
     The letters stay; events that were judged before are known by their ids.
     """
     if not everything and not any(wanted.values()):
         raise click.UsageError("which ones? give a filter, or --all")
     letters = _letters(path, **wanted)
     lost = [letter for letter in letters if tuple(letter.headers) == UNREADABLE_HEADERS]  # never had its bytes
-    letters = [letter for letter in letters if letter not in lost]
+    relayed = [
+        letter for letter in letters if letter.topic.startswith(FEEDBACK.name)
+    ]  # the lane skips what it knows
+    letters = [letter for letter in letters if letter not in lost and letter not in relayed]
     if letters and not dry_run:
         on_brokers(path, lambda kafka: _publish(kafka, letters))
     if as_json:
-        _print_json({"dry_run": dry_run, "published": [letter.letter_id for letter in letters],
-                     "without_bytes": [letter.letter_id for letter in lost]})  # fmt: skip
+        print_json({"dry_run": dry_run, "published": [letter.letter_id for letter in letters],
+                     "without_bytes": [letter.letter_id for letter in lost],
+                    "relayed": [letter.letter_id for letter in relayed]})  # fmt: skip
         return
     for letter in letters:
         click.echo(_line(letter))
     click.echo(f"{'would publish' if dry_run else 'published'} {len(letters)} again")
     if lost:
         click.echo(f"{len(lost)} cannot be: their bytes could not be read, and are only in the original topic")
+    if relayed:
+        click.echo(
+            f"{len(relayed)} cannot be: the feedback lane takes a relayed record once; write it at its source"
+        )
 
 
 def _letters(
@@ -158,7 +167,3 @@ def _printable(content: bytes) -> str:
     r"""Text for a terminal: what is not printable, or no UTF-8, as `\x..` and the like."""
     text = content.decode(errors="backslashreplace")
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
-def _print_json(value: Any) -> None:
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())

@@ -4,12 +4,11 @@ import getpass
 from pathlib import Path
 
 import click
-import msgspec
 from aiokafka.errors import KafkaError
 
 from schemas.topics import ERASURES, EVENTS, FINDINGS
 from streams import erasure
-from streams.commands.brokers import json_option
+from streams.commands.brokers import json_option, print_json
 from streams.commands.config import config_option, load_settings
 from streams.commands.stores import on_store
 from streams.erasure import Erased
@@ -49,7 +48,7 @@ def command(
     if not found:
         raise click.ClickException("the history knows no such principal: give its --tenant")
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+        print_json(found)
     else:
         for one in found:
             _print(one)

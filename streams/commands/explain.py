@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import click
-import msgspec
 
 from detectors.detections import Detections
 from detectors.detections import load as load_detections
-from streams.commands.brokers import json_option
+from streams.commands.brokers import json_option, print_json
 from streams.commands.config import config_option, load_settings
 from streams.commands.stores import on_store
 from streams.evidence.dossier import Dossier, UnknownAlert, gather
@@ -25,7 +24,7 @@ def command(alert_id: str, path: Path | None, as_json: bool) -> None:
     settings = load_settings(path)
     found = explain(dossier_of(settings, alert_id), detections_of(settings))
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+        print_json(found)
     else:
         click.echo(text(found))
 

@@ -9,7 +9,7 @@ import msgspec
 
 from detectors.detections.correlation import milliseconds
 from schemas.suppressions import Suppression
-from streams.commands.brokers import json_option, on_brokers
+from streams.commands.brokers import json_option, on_brokers, print_json
 from streams.commands.config import config_option
 from streams.kafka import connection
 from streams.notifiers.text import inert, timestamp
@@ -82,7 +82,7 @@ def list_suppressions(path: Path | None, past_too: bool, as_json: bool) -> None:
     found = [rule for rule in _rules(path) if past_too or rule.ends_at > now]
     found.sort(key=lambda rule: (rule.ends_at, rule.suppression_id))
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+        print_json(found)
         return
     for rule in found:
         click.echo(_rule_line(rule, now))
@@ -97,7 +97,7 @@ def _write(rule: Suppression, path: Path | None, dry_run: bool, as_json: bool) -
     if not dry_run:
         on_brokers(path, publish)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(rule), indent=2).decode())
+        print_json(rule)
     else:
         click.echo(("would write: " if dry_run else "") + _rule_line(rule, datetime.now(UTC)))
 

@@ -20,7 +20,7 @@ from schemas.signatures import link_problem, signed
 from schemas.thresholds import ThresholdScope, ThresholdUpdate
 from streams import chain
 from streams.chain import DecisionRefused, NoAnswer
-from streams.commands.brokers import json_option, on_brokers
+from streams.commands.brokers import json_option, on_brokers, print_json
 from streams.commands.config import config_option, load_settings
 from streams.embedded.clickhouse import EngineTaken
 from streams.notifiers.text import inert, timestamp
@@ -80,7 +80,7 @@ def get(parameter: str | None, path: Path | None, as_json: bool) -> None:
             raise click.ClickException(f"no threshold {parameter!r}")
     proposed = [link for link in latest.proposed if parameter in (None, link.parameter)]
     if as_json:
-        _print_json({"in_force": values, "proposed": proposed})
+        print_json({"in_force": values, "proposed": proposed})
         return
     for name, shown in sorted(values.items()):
         click.echo(f"{inert(name):<40} {shown['value']:<10.6g} version {shown['version']}, {shown['mode']}")
@@ -112,7 +112,7 @@ def diff(parameter: str, value: float, hours: float, path: Path | None, as_json:
     (found,) = rows
     shown = {"parameter": parameter, "old_value": now_value, "new_value": value, "hours": hours, **found}
     if as_json:
-        _print_json(shown)
+        print_json(shown)
         return
     click.echo(f"{parameter}: {now_value:g} to {value:g}, over {hours:g} h and {found['scored']} scored requests")
     click.echo(
@@ -153,7 +153,7 @@ def history(parameter: str | None, from_topic: bool, path: Path | None, as_json:
     links = list(on_brokers(path, _latest).links) if from_topic else _history(path, chain.whole)
     links = [link for link in links if parameter in (None, link.parameter)]
     if as_json:
-        _print_json(links)
+        print_json(links)
         return
     for link in links:
         click.echo(_line(link))
@@ -177,7 +177,7 @@ def verify(from_topic: bool, path: Path | None, as_json: bool) -> None:
         checked, problems = len(links), chain.problems(links, latest, keys)
     head = latest.links[-1] if latest.links else None
     if as_json:
-        _print_json({
+        print_json({
             "checked": checked, "problems": problems, "signatures": keys is not None,
             "head": {"version": head.version, "hash": head.hash} if head else None,
         })  # fmt: skip
@@ -201,7 +201,7 @@ def keys(path: Path | None, as_json: bool) -> None:
     if found is None:
         raise click.ClickException("feedback.key is not set")
     if as_json:
-        _print_json({key_id: made.hex() for key_id, made in found.items()})
+        print_json({key_id: made.hex() for key_id, made in found.items()})
         return
     for key_id, made in found.items():
         click.echo(f"{key_id} {made.hex()}")
@@ -287,7 +287,7 @@ def _decide(action: Any, how: dict[str, Any], **fields: Any) -> None:
     if how["key_file"]:
         decision = signed(decision, how["key_file"].read_text().strip().encode(), decision.actor)
     if how["dry_run"]:
-        _print_json({"dry_run": True, "decision": decision})
+        print_json({"dry_run": True, "decision": decision})
         return
     try:
         links = on_brokers(how["path"], lambda kafka: chain.decide(kafka, decision, how["wait"]))
@@ -296,7 +296,7 @@ def _decide(action: Any, how: dict[str, Any], **fields: Any) -> None:
     except NoAnswer as error:
         raise click.ClickException(str(error)) from error
     if how["as_json"]:
-        _print_json({"decision_id": decision.decision_id, "links": links})
+        print_json({"decision_id": decision.decision_id, "links": links})
         return
     for link in links:
         click.echo(_line(link))
@@ -330,7 +330,7 @@ def routes(days: float, guardrail_usd: float | None, submit: bool, **how: Any) -
         )
         found += [(router, proposal) for proposal in routing.proposals(economy)]
     if how["as_json"] and not submit:
-        _print_json([{"router_name": router, **msgspec.to_builtins(proposal)} for router, proposal in found])
+        print_json([{"router_name": router, **msgspec.to_builtins(proposal)} for router, proposal in found])
         return
     for router, p in found:
         what = "a guardrail" if p.kind == "guardrail" else f"the route {inert(p.to_route)}"
@@ -423,7 +423,3 @@ def _line(link: ThresholdUpdate) -> str:
     if link.expires_at is not None:
         facts.append(f"until {timestamp(link.expires_at)}")
     return "; ".join([*facts, inert(link.reason)])
-
-
-def _print_json(value: Any) -> None:
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())

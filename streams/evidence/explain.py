@@ -8,7 +8,7 @@ import msgspec
 
 from detectors.detections import Detection, Detections
 from streams.evidence.dossier import Dossier, Row
-from streams.notifiers.text import inert, timestamp
+from streams.notifiers.text import inert, many, timestamp
 from streams.runbooks import runbook
 
 MOST_NAMED = 10
@@ -71,8 +71,8 @@ def _headline(alert: Row) -> str:
 def _firing(alert: Row, detection: Detection | None) -> Sentence:
     counts = {name: alert[name] for name in ("count", "principals", "tenants")}
     seen = (
-        f"{_many(alert['count'], 'finding')} of {_many(alert['principals'], 'principal')}"
-        f" and {_many(alert['tenants'], 'tenant')} make it up"
+        f"{many(alert['count'], 'finding')} of {many(alert['principals'], 'principal')}"
+        f" and {many(alert['tenants'], 'tenant')} make it up"
     )
     if detection is None:
         return Sentence(text=f"{seen}; the detection is not among those in force any more.", numbers=counts)
@@ -97,7 +97,7 @@ def _kind(kind: str, findings: Sequence[Row]) -> Sentence:
         **{name: worst[name] for name in ("expected", "seen") if worst[f"has_{name}"]},
     }  # fmt: skip
     say = _SAYINGS.get(kind, _plain)
-    more = f" It is the strongest of {_many(len(findings), 'finding')} of this kind." if len(findings) > 1 else ""
+    more = f" It is the strongest of {many(len(findings), 'finding')} of this kind." if len(findings) > 1 else ""
     by = f" (detector {worst['detector']} {worst['detector_version']}, request {inert(worst['request_id'])})"
     return Sentence(text=f"{say(worst)}{by}.{more}", numbers=numbers)
 
@@ -223,7 +223,3 @@ def _thresholds(dossier: Dossier) -> dict[str, float]:
     """All of the detectors that made the findings."""
     detectors = {row["detector"] for row in dossier.findings}
     return {name: value for name, value in dossier.thresholds.items() if name.partition(".")[0] in detectors}
-
-
-def _many(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -85,10 +85,10 @@ def description(alert: Alert) -> str:
     """How many, from how many, since when, at what extra cost: one sentence."""
     span = f"{timestamp(alert.starts_at)} to {timestamp(alert.last_seen)}"
     if not alert.principals:  # of no findings: a channel's own
-        return f"{_many(alert.count, 'alert')}, {span}"
+        return f"{many(alert.count, 'alert')}, {span}"
     parts = [
-        f"{_many(alert.count, 'finding')} from {_many(alert.principals, 'principal')}"
-        f" of {_many(alert.tenants, 'tenant')}, {span}"
+        f"{many(alert.count, 'finding')} from {many(alert.principals, 'principal')}"
+        f" of {many(alert.tenants, 'tenant')}, {span}"
     ]
     if alert.est_cost_usd is not None:
         parts.append(f"estimated extra cost {alert.est_cost_usd:.2f} USD")
@@ -100,5 +100,6 @@ def timestamp(time: datetime) -> str:
     return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _many(number: int, noun: str) -> str:
+def many(number: int, noun: str) -> str:
+    """`1 request`, `2 requests`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 
 from schemas.codec import UNREADABLE_HEADERS, InvalidRecord, Record, dead_letter_headers, stable_id
 from schemas.deadletters import InvalidReason
-from schemas.topics import DEADLETTERS, EVENTS, named
+from schemas.topics import DEADLETTERS, EVENTS, FEEDBACK, named
 from streams.cli import main
 from streams.embedded.kafka import KafkaCluster
 from streams.kafka import read_to_end
@@ -84,10 +84,22 @@ def test_ls_show_and_retry(kafka: KafkaCluster, run_id: str) -> None:
     assert events(kafka, run_id) == []
 
     told = json.loads(run(kafka, run_id, "retry", "--all", "--json").stdout)
-    assert told == {"dry_run": False, "published": ids[:2], "without_bytes": [ids[2]]}
+    assert told == {"dry_run": False, "published": ids[:2], "without_bytes": [ids[2]], "relayed": []}
     assert [(record.key, record.value, tuple(record.headers)) for record in events(kafka, run_id)] == [
         (b"p1", SECRET, HEADERS),
         (None, b"{}", ()),
     ]
     assert "published 1 again" in run(kafka, run_id, "retry", "--id", ids[1]).stdout
     assert len(events(kafka, run_id)) == 3
+
+
+async def test_what_was_relayed_is_not_said_to_be_published(kafka: KafkaCluster, run_id: str) -> None:
+    await create_topics(kafka.connection, 1, 1, run_id)
+    topic, headers = named(FEEDBACK, run_id), (("x-origin", b"router.audits.v1:0:7"),)
+    record = FileRecord(topic, 3, 1_790_000_000_000, b"{}", b"k", headers=headers)
+    ours = list(dead_letter_headers(InvalidRecord("missing_field", record, "$.ticket_id"), record, "feedback"))
+    async with AIOKafkaProducer(**kafka.connection) as producer:
+        await producer.send_and_wait(named(DEADLETTERS, run_id), b"{}", key=b"k", headers=ours)
+    told = json.loads((await asyncio.to_thread(run, kafka, run_id, "retry", "--all", "--json")).stdout)
+    assert (told["published"], told["relayed"]) == ([], [stable_id(topic, "0", "3")])
+    assert [record async for record in read_to_end(kafka.connection, topic)] == []
