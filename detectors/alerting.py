@@ -31,7 +31,7 @@ from detectors.streamtime import StreamTime
 from detectors.suppressions import Suppressions
 from schemas.alerts import Alert
 from schemas.checkpoints import Marker, check_format
-from schemas.codec import TICK_TYPE, InvalidRecord, dead_letter_headers, decode, encode, erasure_in, stable_id
+from schemas.codec import TICK_TYPE, InvalidRecord, dead_letter, decode, encode, erasure_in, stable_id
 from schemas.erasures import Erasure
 from schemas.topics import ALERTS, DEADLETTERS, FINDINGS
 from schemas.verdicts import Finding
@@ -163,10 +163,7 @@ class Alerting:
 
     def _dead_letter(self, error: InvalidRecord, record: Record) -> None:
         self.counters[f"dead_letters.alert.{error.reason}"] += 1
-        headers = dead_letter_headers(error, record, "alert")
-        self._out.append(
-            Output(DEADLETTERS.name, record.key or b"", record.value or b"", headers, record.partition)
-        )
+        self._out.append(Output(DEADLETTERS.name, *dead_letter(error, record, "alert"), record.partition))
 
     def _detection_of(self, finding: Finding, record: Record) -> Detection | None:
         """The one that the finding is addressed to; None: to none, it is history's only."""

@@ -19,7 +19,7 @@ from detectors.tickets import Tickets
 from detectors.usual_cost import UsualCost
 from detectors.verdict import ask, verdict_of
 from schemas.checkpoints import Marker, check_format
-from schemas.codec import InvalidRecord, dead_letter_headers, decode_event, encode, erasure_in, stable_id
+from schemas.codec import InvalidRecord, dead_letter, decode_event, encode, erasure_in, stable_id
 from schemas.events import AnyEvent, Outcome, Request, Route, without_text
 from schemas.topics import DEADLETTERS, FINDINGS, VERDICTS
 from schemas.verdicts import Finding, Reason
@@ -122,10 +122,7 @@ class Judge:
 
     def _dead_letter(self, error: InvalidRecord, record: Record, stage: str) -> None:
         self.counters[f"dead_letters.{stage}.{error.reason}"] += 1
-        headers = dead_letter_headers(error, record, stage)
-        self._out.append(
-            Output(DEADLETTERS.name, record.key or b"", record.value or b"", headers, record.partition)
-        )
+        self._out.append(Output(DEADLETTERS.name, *dead_letter(error, record, stage), record.partition))
 
     # --- joins
 

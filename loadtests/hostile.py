@@ -70,6 +70,7 @@ def records(number: int) -> Iterator[tuple[str, bytes, Headers]]:
 
 
 TOO_LARGE = b"x" * (MAX_VALUE_BYTES + 1)
+FAR_TOO_LARGE = b"x" * (9 << 20)  # compresses to less than the topic's limit, and fits into no dead letter
 
 
 async def send_undecodable(producer: AIOKafkaProducer, topic: str, partition: int) -> Any:

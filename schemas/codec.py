@@ -18,6 +18,7 @@ from schemas.erasures import Erasure
 from schemas.events import CUT_CHARS, PROMPT_CAP_CHARS, AnyEvent, Id, Request
 
 MAX_VALUE_BYTES = 1 << 20
+MAX_LETTER_BYTES = 2 << 20  # of a dead letter: under what any producer of ours and the topic take
 MAX_CLOCK_OFF_MS = 86_400_000
 TICK_TYPE = b"pointsman.tick.v1"
 ERASE_TYPE = b"pointsman.erase.v1"
@@ -29,6 +30,7 @@ UNREADABLE_HEADERS = (("x-unreadable", b"header name"),)
 
 _STRUCTURED = b"application/cloudevents"
 _ORIGINAL = "x-header-"  # before the name of each of a dead letter's original headers
+_SIZE = "x-size"  # of a record that did not fit into its dead letter
 _REASONS = frozenset(get_args(InvalidReason))
 
 T = TypeVar("T")
@@ -194,6 +196,22 @@ def event_headers(event: AnyEvent, source: str, traceparent: str = "") -> list[t
     return headers
 
 
+def dead_letter(
+    error: InvalidRecord, record: Record, stage: str
+) -> tuple[bytes, bytes, tuple[tuple[str, bytes], ...]]:
+    """Key, value and headers of a dead letter: the record's own, with `dead_letter_headers`.
+
+    Brokers limit compressed bytes and producers raw ones, so a record may be too large to be sent on. Of one over
+    MAX_LETTER_BYTES (key, value and headers) only the first MAX_VALUE_BYTES of the value are, and its size.
+    """
+    key, value, headers = record.key or b"", record.value or b"", dead_letter_headers(error, record, stage)
+    size = len(key) + len(value) + sum(len(name.encode()) + len(content) for name, content in headers)
+    if size <= MAX_LETTER_BYTES:
+        return key, value, headers
+    ours = tuple((name, content) for name, content in headers if not name.startswith(_ORIGINAL))
+    return b"", value[:MAX_VALUE_BYTES], (*ours, (_SIZE, b"%d" % size))
+
+
 def dead_letter_headers(error: InvalidRecord, record: Record, stage: str) -> tuple[tuple[str, bytes], ...]:
     """Headers of a dead letter, whose key and value are the record's own. `stage`: as `DeadLetter.stage`."""
     place = (record.topic, str(record.partition), str(record.offset))
@@ -234,7 +252,7 @@ def read_dead_letter(record: Record) -> DeadLetter:
             reason=reason,  # type: ignore[arg-type]  # one of `_REASONS`
             field=ours["x-field"].decode(),
             detail=ours["x-detail"].decode(),
-            size=len(value),
+            size=int(ours.get(_SIZE, len(value))),
             key=record.key or b"",
             value=value,
             headers=list(_original_headers(record)),

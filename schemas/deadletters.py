@@ -37,7 +37,7 @@ class DeadLetter(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     reason: InvalidReason
     field: str = ""  # path of the field at fault, as `$.difficulty_score`
     detail: str = ""  # our sentence; never the event's content
-    size: int = 0
+    size: int = 0  # of the value; of the whole record where only the value's beginning is here
     key: bytes = b""
     value: bytes = b""
     headers: list[tuple[str, bytes]] = []  # the original ones

@@ -20,8 +20,8 @@ from clickhouse_connect.driver.exceptions import DatabaseError, DataError
 
 from schemas.clickhouse.rows import rows
 from schemas.clickhouse.tables import BEGUN, Table
-from schemas.codec import InvalidRecord, Record, erasure_in
-from schemas.erasures import Erasures
+from schemas.codec import InvalidRecord, Record, decode, erasure_in
+from schemas.erasures import Erasure, Erasures
 from schemas.topics import DEADLETTERS
 from streams import metrics
 from streams.store import Store
@@ -84,6 +84,13 @@ class History:
         self._refuse = refuse
         self._suffix = suffix
         self._first_wait = first_wait
+
+    def take_erasure(self, record: Record) -> None:
+        """Take a record of the erasures' topic; one that cannot be read is logged and left out."""
+        try:
+            self.erasures.add(decode(Erasure, record))
+        except InvalidRecord as error:
+            log.error("erasure left out: %s", error)
 
     async def insert(self, records: Sequence[Record]) -> None:
         """Store all rows of `records`, however long that takes. Raises nothing but CancelledError."""

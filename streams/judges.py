@@ -17,10 +17,10 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from msgspec import Meta
 
 from schemas.audits import AuditLabel, AuditTicket
-from schemas.codec import InvalidRecord, decode, encode, stable_id
+from schemas.codec import InvalidRecord, Record, decode, encode, stable_id
 from schemas.events import Share
 from schemas.topics import AUDITS, TICKETS, named
-from streams.kafka import connection, read_to_end
+from streams.kafka import connection, read_assigned, read_to_end
 from streams.settings import Kafka
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,8 @@ class HttpJudge:
         """Ask.
 
         Raises:
-            aiohttp.ClientError, TimeoutError, msgspec.MsgspecError: no answer, or none that can be read.
+            aiohttp.ClientError, TimeoutError: no answer.
+            msgspec.MsgspecError, UnicodeDecodeError, RecursionError: none that can be read.
         """
         body = msgspec.json.encode({"ticket": ticket})
         async with (
@@ -109,8 +110,8 @@ async def open_tickets(kafka: Kafka) -> list[AuditTicket]:
     suffix, now = kafka.topic_suffix, datetime.now(UTC)
     tickets: dict[str, AuditTicket] = {}
     async for record in read_to_end(connection(kafka), named(TICKETS, suffix)):
-        ticket = decode(AuditTicket, record)
-        if ticket.expires_at > now:
+        ticket = _ticket(record)
+        if ticket is not None and ticket.expires_at > now:
             tickets[ticket.ticket_id] = ticket
     async for record in read_to_end(connection(kafka), named(AUDITS, suffix)):
         try:
@@ -118,6 +119,14 @@ async def open_tickets(kafka: Kafka) -> list[AuditTicket]:
         except InvalidRecord:
             continue  # the feedback lane makes a dead letter of it
     return sorted(tickets.values(), key=lambda ticket: (ticket.issued_at, ticket.ticket_id))
+
+
+def _ticket(record: Record) -> AuditTicket | None:
+    try:
+        return decode(AuditTicket, record)
+    except InvalidRecord as error:
+        log.error("not a ticket: %s", error)
+        return None
 
 
 async def judge_all(
@@ -130,15 +139,16 @@ async def judge_all(
     suffix = kafka.topic_suffix
     consumer = AIOKafkaConsumer(
         named(TICKETS, suffix), **connection(kafka), group_id=GROUP + suffix, enable_auto_commit=False,
-        auto_offset_reset="earliest", isolation_level="read_committed", max_poll_records=10,
+        auto_offset_reset="earliest", isolation_level="read_committed",
         max_poll_interval_ms=3_600_000,
     )  # fmt: skip
     answered = 0
     async with consumer, AIOKafkaProducer(**connection(kafka), enable_idempotence=True) as producer:
         while True:
-            for at, records in (await consumer.getmany(timeout_ms=500)).items():
+            for at, records in (await read_assigned(consumer, 500, 10)).items():
                 for record in records:
-                    label = await _answered(decode(AuditTicket, record), ask, judge, first_wait)
+                    ticket = _ticket(record)
+                    label = await _answered(ticket, ask, judge, first_wait) if ticket else None
                     if label is not None:
                         await publish(producer, label, suffix)
                         answered += 1
@@ -153,8 +163,8 @@ async def _answered(ticket: AuditTicket, ask: Answerer, judge: str, wait: float)
     while tries and ticket.expires_at > datetime.now(UTC):
         try:
             return label_of(ticket, await ask(ticket), judge)
-        except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError) as error:
-            tries -= isinstance(error, msgspec.MsgspecError)
+        except Exception as error:  # of a classifier anything; of an answer that is no UTF-8, no msgspec error
+            tries -= not isinstance(error, aiohttp.ClientError | TimeoutError)
             log.warning("no answer to ticket %s: %s", ticket.ticket_id, type(error).__name__)
             await asyncio.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT_SECONDS)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import IllegalStateError
 
 from schemas.codec import UNREADABLE_HEADERS, Record
 from streams.settings import Kafka
@@ -55,14 +56,26 @@ async def read_batches(
 
     Every client may write one. aiokafka raises for it for ever, and loses what it had taken of others in the same
     call. So all are read again from `positions` (where reading goes on), and the poison becomes an `Unreadable`.
+    Without positions there is nothing to go back to: then it takes one record at most, and so loses none.
     """
+    most = max_records if positions else 1
     try:
-        batches: Batches = await consumer.getmany(*positions, timeout_ms=timeout_ms, max_records=max_records)
+        batches: Batches = await consumer.getmany(*positions, timeout_ms=timeout_ms, max_records=most)
         return batches
     except UnicodeDecodeError:
         for at, offset in positions.items():
             consumer.seek(at, offset)
         return {at: await _read_past_poison(consumer, at, timeout_ms, max_records) for at in positions}
+
+
+async def read_assigned(consumer: AIOKafkaConsumer, timeout_ms: int, max_records: int = 2_000) -> Batches:
+    """`read_batches` of all partitions that the consumer has, from where it stands."""
+    try:
+        positions = {at: await consumer.position(at) for at in consumer.assignment()}
+    except IllegalStateError:  # a rebalance has just taken one away
+        positions = {}
+    batches = await read_batches(consumer, positions, timeout_ms, max_records)
+    return {at: records for at, records in batches.items() if records}
 
 
 async def _read_past_poison(

@@ -78,6 +78,7 @@ class Owned:
     loading: asyncio.Task[None] | None = None
     ready: bool = False
     closed: bool = False
+    broken: bool = False  # a delivery or a checkpoint failed: a later marker would pass over what is lost
     counted: dict[str, int] = field(default_factory=dict)  # counters as last given to the metrics
     backlog: list[Record] = field(default_factory=list)  # read, and not handed to the agent yet
     read_to: int = 0  # next offset to read
@@ -326,12 +327,13 @@ class Lane(Service):
 
     async def _checkpoint(self, owned: Owned) -> None:
         async with owned.lock:
-            if self._fatal is not None:
+            if self._fatal is not None or owned.broken:
                 return
             offset = owned.processor.offset
             owned.checkpointed_at = asyncio.get_running_loop().time()
             if offset == owned.checkpointed_offset:
                 return
+            owned.broken = True  # until all that is taken out here is written
             deliveries, owned.deliveries = owned.deliveries, []
             changes = owned.processor.changes()
             with metrics.STAGE_SECONDS.labels(self.spec.name, "publish").time():
@@ -342,6 +344,7 @@ class Lane(Service):
             metrics.CHECKPOINTS.labels(self.spec.name, "ok").inc()
             metrics.CHECKPOINT_KEYS.labels(self.spec.name).inc(len(changes))
             owned.checkpointed_offset = offset
+            owned.broken = False
         try:  # for lag tools only: nobody resumes from it
             await self._consumer.commit({TopicPartition(self._source, owned.partition): offset})
         except KafkaError as error:

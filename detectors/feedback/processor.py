@@ -20,13 +20,14 @@ from detectors.routing import RouteLabel, Routing, RoutingConfig
 from detectors.tickets import MOST_WEIGHT
 from schemas.audits import AuditLabel, UnsafeReport
 from schemas.checkpoints import Marker, check_format
-from schemas.codec import TICK_TYPE, InvalidRecord, dead_letter_headers, decode, encode, stable_id
+from schemas.codec import TICK_TYPE, InvalidRecord, dead_letter, decode, encode, stable_id
 from schemas.signatures import signer
 from schemas.thresholds import ThresholdDecision
 from schemas.topics import AUDITS, DEADLETTERS, DECISIONS, REPORTS, THRESHOLDS
 from schemas.verdicts import Finding
 
 ORIGIN = "x-origin"  # header: topic, partition and offset of the record that the relay took
+MOST_BYTES = 256 << 10  # of a value: a label is some thousand, and the topic takes less than a MiB
 MOST_ROUTERS = 64
 REMEMBERED_DECISIONS = 4_096
 DECISION_MS = 3_600_000  # a decision that is older, or newer by more, is not carried out: it may be a copy
@@ -84,6 +85,8 @@ class Feedback:
     def _take(self, record: Record) -> None:
         try:
             topic = self._origin(record)
+            if topic and len(record.value or b"") > MOST_BYTES:
+                raise InvalidRecord("too_large", record, detail=f"over {MOST_BYTES} bytes")
             if topic == AUDITS.name:
                 self._on_label(decode(AuditLabel, record), record)
             elif topic == REPORTS.name:
@@ -94,8 +97,7 @@ class Feedback:
                 raise InvalidRecord("bad_envelope", record, ORIGIN, "a topic that nothing is taken from")
         except InvalidRecord as error:
             self.counters[f"dead_letters.audit.{error.reason}"] += 1
-            headers = dead_letter_headers(error, record, "audit")
-            self._out.append(Output(DEADLETTERS.name, record.key or b"", record.value or b"", headers, 0))
+            self._out.append(Output(DEADLETTERS.name, *dead_letter(error, record, "audit"), 0))
 
     def _origin(self, record: Record) -> str:
         """The topic that the relay took it from; empty where it was taken before."""

@@ -90,7 +90,7 @@ def retry(path: Path | None, everything: bool, dry_run: bool, as_json: bool, **w
     if not everything and not any(wanted.values()):
         raise click.UsageError("which ones? give a filter, or --all")
     letters = _letters(path, **wanted)
-    lost = [letter for letter in letters if tuple(letter.headers) == UNREADABLE_HEADERS]  # never had its bytes
+    lost = [letter for letter in letters if not _is_whole(letter)]
     relayed = [
         letter for letter in letters if letter.topic.startswith(FEEDBACK.name)
     ]  # the lane skips what it knows
@@ -106,11 +106,16 @@ def retry(path: Path | None, everything: bool, dry_run: bool, as_json: bool, **w
         click.echo(_line(letter))
     click.echo(f"{'would publish' if dry_run else 'published'} {len(letters)} again")
     if lost:
-        click.echo(f"{len(lost)} cannot be: their bytes could not be read, and are only in the original topic")
+        click.echo(f"{len(lost)} cannot be: they are without all their bytes, which are only in the original topic")
     if relayed:
         click.echo(
             f"{len(relayed)} cannot be: the feedback lane takes a relayed record once; write it at its source"
         )
+
+
+def _is_whole(letter: DeadLetter) -> bool:
+    """Whether it has the record's bytes: not of what the client could not read, nor of what was too large."""
+    return tuple(letter.headers) != UNREADABLE_HEADERS and letter.size == len(letter.value)
 
 
 def _letters(

@@ -15,9 +15,8 @@ from typing import Any
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
 
-from detectors.catalogue import CatalogueError, read_records
+from detectors.catalogue import read_records
 from detectors.guard import Guard
 from detectors.panel import PromptPanel
 from detectors.registry import guard_detectors
@@ -109,7 +108,7 @@ class TopicFollower(Follower):
         while not self._closing.is_set():
             try:
                 asyncio.run(self._follow())
-            except (KafkaError, OSError) as error:
+            except Exception as error:  # whatever it is, the thread goes on
                 log.warning("the guard's catalogue and thresholds are not followed (%s)", type(error).__name__)
                 self._closing.wait(PAUSE_SECONDS)
 
@@ -183,7 +182,7 @@ class FileFollower(Follower):
                     continue
                 self._seen[path] = stat.st_mtime_ns, stat.st_size
                 take(path)
-            except (OSError, CatalogueError, msgspec.DecodeError, KeyError) as error:
+            except Exception as error:  # whatever is in a file, the thread goes on
                 log.error("%s: not taken, what was in force stays (%s: %s)", path, type(error).__name__, error)
 
     def _take_catalogue(self, path: Path) -> None:

@@ -8,7 +8,7 @@
 link, however well signed, makes a value looser than them. A link counts when it is signed, newer than the one
 before and, where it comes right after one that was seen, follows it in the chain. What counts is kept in the file,
 so that a router that starts while nobody can be reached goes on with it. It needs msgspec, aiohttp for `poll` and
-aiokafka for `follow_topic`.
+aiokafka and PyYAML for `follow_topic`.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from typing import Any
 
 import msgspec
 
+from schemas.codec import InvalidRecord, decode
 from schemas.signatures import link_problem
 from schemas.thresholds import IN_FORCE, ThresholdScope, ThresholdUpdate, looser, value_at
 from schemas.topics import THRESHOLDS, named
@@ -109,8 +110,13 @@ class RouterThresholds:
                 try:
                     async with session.get(url, allow_redirects=False) as response:
                         response.raise_for_status()
-                        self.take_all(await response.content.read(MOST_BYTES))
-                except (aiohttp.ClientError, TimeoutError, OSError, msgspec.MsgspecError) as error:
+                        body = bytearray()
+                        async for chunk in response.content.iter_any():
+                            body += chunk
+                            if len(body) > MOST_BYTES:
+                                raise ValueError("too long")
+                        self.take_all(bytes(body))
+                except (aiohttp.ClientError, TimeoutError, OSError, ValueError, RecursionError) as error:
                     log.warning("thresholds are not followed: %s", type(error).__name__)
                 await asyncio.sleep(seconds)
 
@@ -122,6 +128,8 @@ class RouterThresholds:
         """
         from aiokafka import AIOKafkaConsumer, TopicPartition
 
+        from streams.kafka import read_batches
+
         consumer = AIOKafkaConsumer(**connection, isolation_level="read_committed", enable_auto_commit=False)
         async with consumer:
             place = TopicPartition(named(THRESHOLDS, suffix), 0)
@@ -129,10 +137,11 @@ class RouterThresholds:
             await consumer.seek_to_beginning(place)
             while True:
                 counted = 0
-                for record in (await consumer.getmany(place, timeout_ms=1000)).get(place, ()):
+                positions = {place: await consumer.position(place)}
+                for record in (await read_batches(consumer, positions, 1000, 10_000)).get(place, ()):
                     try:
-                        counted += self.take(msgspec.json.decode(record.value or b"", type=ThresholdUpdate))
-                    except msgspec.MsgspecError:
+                        counted += self.take(decode(ThresholdUpdate, record))
+                    except InvalidRecord:
                         log.error("threshold not taken: offset %d holds something else", record.offset)
                 if counted:
                     self._save()

@@ -18,7 +18,8 @@ from mode import Service
 
 from detectors.detections import Detections
 from detectors.feedback import Feedback, Rules
-from detectors.feedback.processor import ORIGIN
+from detectors.feedback.processor import MOST_BYTES, ORIGIN
+from detectors.processor import Record
 from detectors.tickets import read_canaries
 from schemas.signatures import read_keys
 from schemas.topics import AUDITS, DECISIONS, FEEDBACK, FEEDBACK_CHECKPOINTS, REPORTS, named
@@ -77,6 +78,11 @@ def spec(settings: Settings, detections: Detections) -> LaneSpec:
     )
 
 
+def _bounded(record: Record) -> tuple[bytes, bytes]:
+    """Value and key, such as the producer and the topic take any of: what is too long is still seen to be."""
+    return (record.value or b"")[: MOST_BYTES + 1], (record.key or b"")[:MOST_BYTES]
+
+
 class Relay(Service):
     """Copies the three topics into the feedback topic, in the order in which it reads them."""
 
@@ -129,9 +135,10 @@ class Relay(Service):
             topic = at.topic.removesuffix(self._suffix)
             for record in records:
                 origin = f"{topic}:{at.partition}:{record.offset}".encode()
+                value, key = _bounded(record)
                 sends.append(
                     await self._producer.send(
-                        named(FEEDBACK, self._suffix), record.value, key=record.key, headers=[(ORIGIN, origin)]
+                        named(FEEDBACK, self._suffix), value, key=key, headers=[(ORIGIN, origin)]
                     )
                 )
                 self._read_to[at] = record.offset + 1

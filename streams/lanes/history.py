@@ -17,8 +17,7 @@ from mode import Service
 
 from schemas.clickhouse import migrations
 from schemas.clickhouse.rows import TOPICS
-from schemas.codec import InvalidRecord, Record, dead_letter_headers, decode
-from schemas.erasures import Erasure
+from schemas.codec import InvalidRecord, Record, dead_letter
 from schemas.topics import DEADLETTERS, ERASURES, named
 from streams import metrics
 from streams.health import Health
@@ -190,7 +189,7 @@ class HistoryLane(Service):
         if self._embedded:
             await migrate(self._store, migrations.load())
         async for record in read_to_end(self._connection, named(ERASURES, self._suffix)):
-            self._history.erasures.add(decode(Erasure, record))
+            self._history.take_erasure(record)
         self._letters = AIOKafkaProducer(**self._connection, enable_idempotence=True, max_request_size=8 << 20)
         await self._letters.start()
         await self._reader.start()
@@ -224,7 +223,7 @@ class HistoryLane(Service):
                 raise
 
     async def _refuse(self, record: Record, error: InvalidRecord) -> None:
-        headers = list(dead_letter_headers(error, record, "store"))
+        key, value, headers = dead_letter(error, record, "store")
         metrics.DEAD_LETTERS.labels("store", error.reason).inc()
         topic = named(DEADLETTERS, self._suffix)
-        await self._letters.send_and_wait(topic, record.value, key=record.key, headers=headers)
+        await self._letters.send_and_wait(topic, value, key=key, headers=list(headers))

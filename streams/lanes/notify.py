@@ -21,6 +21,7 @@ from schemas.alerts import Alert
 from schemas.codec import InvalidRecord, decode
 from schemas.topics import ALERTS, named
 from streams.health import Health
+from streams.kafka import read_assigned
 from streams.notifiers.alertmanager import AlertmanagerNotifier
 from streams.notifiers.base import Notifier
 from streams.notifiers.cap import Cap
@@ -149,7 +150,7 @@ class Follower:
         of: Mapping[TopicPartition, _Partition] | None = None
         while True:
             wait_ms = min(_POLL_MS, max(0, round(1000 * (resend_at - clock())))) if resend else _POLL_MS
-            batches = await self._consumer.getmany(timeout_ms=wait_ms, max_records=2_000)
+            batches = await read_assigned(self._consumer, wait_ms)
             partitions = self._partitions
             if partitions is None:
                 continue

@@ -22,6 +22,7 @@ from schemas.codec import InvalidRecord, decode, encode
 from schemas.topics import FINDINGS, named
 from schemas.verdicts import Finding
 from streams.health import Health
+from streams.kafka import read_assigned
 from streams.scorers import HttpScorer
 from streams.settings import Settings
 
@@ -77,7 +78,7 @@ class Transplanter(Service):
     async def _run(self) -> None:
         try:
             while not self.should_stop:
-                batches = await self._consumer.getmany(timeout_ms=_POLL_MS)
+                batches = await read_assigned(self._consumer, _POLL_MS)
                 for at, records in batches.items():
                     for record in records:
                         if record.value and b'"transplant":' in record.value:

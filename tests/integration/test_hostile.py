@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 from aiokafka import AIOKafkaProducer
 
-from loadtests.hostile import TOO_LARGE, send_undecodable
+from loadtests.hostile import FAR_TOO_LARGE, TOO_LARGE, send_undecodable
 from loadtests.hostile import records as hostile_records
-from schemas.codec import encode, read_dead_letter
+from schemas.codec import MAX_VALUE_BYTES, encode, read_dead_letter
 from schemas.topics import DEADLETTERS, EVENTS, VERDICTS, named
 from schemas.verdicts import Verdict
 from streams.embedded.kafka import KafkaCluster
@@ -25,7 +25,7 @@ GOOD = 2_000
 async def _send_all(fleet: Fleet) -> dict[tuple[int, int], tuple[str, bytes]]:
     """Send good and hostile mixed; the hostile ones by partition and offset, with reason and value."""
     topic = named(EVENTS, fleet.suffix)
-    producer = AIOKafkaProducer(**fleet.brokers, linger_ms=5, max_request_size=4 << 20)
+    producer = AIOKafkaProducer(**fleet.brokers, linger_ms=5, max_request_size=16 << 20, compression_type="lz4")
     await producer.start()
     sent = []
     for number, (reason, value, headers) in enumerate(hostile_records(HOSTILE - 20)):
@@ -35,16 +35,19 @@ async def _send_all(fleet: Fleet) -> dict[tuple[int, int], tuple[str, bytes]]:
             rid, principal, now = f"g{number}", f"p{number % 50}", round(time.time() * 1000)
             for event in (request(rid, principal, now), route(rid, principal, now)):
                 await producer.send(topic, encode(event), key=principal.encode())
-    for number in range(10):
+    for number in range(9):
         sent.append(("too_large", TOO_LARGE, await producer.send(topic, TOO_LARGE, partition=number % 6)))
+    begin = FAR_TOO_LARGE[:MAX_VALUE_BYTES]
+    sent.append(("too_large", begin, await producer.send(topic, FAR_TOO_LARGE, partition=0)))
     hostile = {}
     for reason, value, future in sent:
         metadata = await future
         hostile[metadata.partition, metadata.offset] = (reason, value)
-    for number in range(10):
-        metadata = await send_undecodable(producer, topic, number % 6)
-        hostile[metadata.partition, metadata.offset] = ("bad_envelope", b"")  # the client cannot give its bytes
     await producer.stop()
+    async with AIOKafkaProducer(**fleet.brokers) as plain:  # it writes a batch as it is
+        for number in range(10):
+            metadata = await send_undecodable(plain, topic, number % 6)
+            hostile[metadata.partition, metadata.offset] = ("bad_envelope", b"")  # the client cannot give its bytes
     return hostile
 
 

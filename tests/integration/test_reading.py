@@ -53,6 +53,25 @@ async def test_the_history_lane_reads_past_it_too(kafka: KafkaCluster, run_id: s
     assert stored == {(0, 0), (0, 1), (0, 2), (0, 3), (1, 0)}
 
 
+async def test_without_positions_nothing_is_taken_that_is_not_given(kafka: KafkaCluster, run_id: str) -> None:
+    brokers = {"bootstrap_servers": kafka.bootstrap}
+    await create_topics(brokers, 3, 1, run_id)
+    topic = named(EVENTS, run_id)
+    async with AIOKafkaProducer(**brokers) as producer:
+        for partition in (0, 2, 0, 2):
+            await producer.send_and_wait(topic, b"v", key=b"k", partition=partition)
+        await send_undecodable(producer, topic, 1)
+    async with AIOKafkaConsumer(**brokers, auto_offset_reset="earliest") as consumer:
+        partitions = [TopicPartition(topic, number) for number in range(3)]
+        consumer.assign(partitions)
+        given = dict.fromkeys(partitions, 0)
+        for _ in range(6):
+            for at, records in (await read_batches(consumer, {}, 500, 100)).items():
+                given[at] += len(records)
+        assert sum(given.values()) > 0
+        assert {at: await consumer.position(at) for at in partitions} == given
+
+
 async def test_a_header_name_that_is_not_utf8(kafka: KafkaCluster, run_id: str) -> None:
     brokers = {"bootstrap_servers": kafka.bootstrap}
     await create_topics(brokers, 2, 1, run_id)

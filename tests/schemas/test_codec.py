@@ -327,8 +327,10 @@ headers_of_any_kind = st.lists(
 def test_dead_letters_come_back(value: bytes, key: bytes | None, headers: Headers, reason: InvalidReason) -> None:
     original = Rec(value, headers, key)
     error = InvalidRecord(reason, original, "$.tier", "why")
-    letter_headers = codec.dead_letter_headers(error, original, "decode")
-    letter = codec.read_dead_letter(Rec(value, letter_headers, key, topic="pointsman.deadletters.v1", offset=7))
+    letter_key, letter_value, letter_headers = codec.dead_letter(error, original, "decode")
+    letter = codec.read_dead_letter(
+        Rec(letter_value, letter_headers, letter_key, topic="pointsman.deadletters.v1", offset=7)
+    )
     assert (letter.topic, letter.partition, letter.offset) == ("router.events.v1", 3, 41)
     assert (letter.stage, letter.reason, letter.field, letter.detail) == ("decode", reason, "$.tier", "why")
     assert (letter.value, letter.key, letter.size) == (value, key or b"", len(value))
@@ -338,10 +340,32 @@ def test_dead_letters_come_back(value: bytes, key: bytes | None, headers: Header
 
 
 @pytest.mark.parametrize(
+    ("value", "key", "headers"),
+    [
+        (b"v" * (9 << 20), b"k", [("h", b"1")]),
+        (b"v", b"k" * (9 << 20), []),
+        (b"v", b"k", [("", b"")] * (1 << 18)),
+    ],
+    ids=["value", "key", "headers"],
+)
+def test_a_record_that_fits_into_no_dead_letter_leaves_its_beginning(
+    value: bytes, key: bytes, headers: Headers
+) -> None:
+    original = Rec(value, headers, key)
+    left = codec.dead_letter(InvalidRecord("too_large", original), original, "decode")
+    assert left[:2] == (b"", value[: codec.MAX_VALUE_BYTES])
+    assert len(left[2]) == 10
+    letter = codec.read_dead_letter(Rec(left[1], left[2], left[0]))
+    assert letter.size > codec.MAX_LETTER_BYTES
+    assert (letter.offset, letter.reason, letter.headers) == (41, "too_large", [])
+
+
+@pytest.mark.parametrize(
     "change",
     [
         None,
         ("x-reason", b"tired"),
+        ("x-size", b"x"),
         ("x-original-offset", b"x"),
         ("x-detail", b"\xff"),
         ("x-original-timestamp", b"9" * 30),

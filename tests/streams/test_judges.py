@@ -12,12 +12,13 @@ from aiohttp.test_utils import TestServer
 from aiokafka import AIOKafkaProducer
 from click.testing import CliRunner
 
+from loadtests.hostile import send_undecodable
 from schemas.audits import AuditLabel, AuditTicket
 from schemas.codec import encode
 from schemas.topics import AUDITS, TICKETS, named
 from streams.cli import main
 from streams.embedded.kafka import KafkaCluster
-from streams.judges import Answer, HttpJudge, LocalJudge, judge_all, open_tickets
+from streams.judges import NONSENSE_TRIES, Answer, HttpJudge, LocalJudge, _answered, judge_all, open_tickets
 from streams.kafka import read_to_end
 from streams.settings import Kafka
 from streams.topics import create_topics
@@ -75,10 +76,38 @@ async def test_a_service_that_fails_is_asked_again_and_each_ticket_is_answered_o
 
 
 async def test_a_ticket_that_gets_nonsense_every_time_is_left_to_people(brokers: Kafka) -> None:
-    said = {"a": "fine", "b": "safe", "c": "unsafe"}
+    said = {"b": "safe", "c": "unsafe"}  # of "a" the classifier raises
     judge = LocalJudge(lambda asked: said[asked["ticket_id"]])
     assert await judge_all(brokers, judge, "local", once=True, first_wait=0.01) == 2
     assert [left.ticket_id for left in await open_tickets(brokers)] == ["a"]
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"label": "\xff"}', b'{"more": ' + b"[" * 100_000], ids=["not utf-8", "bottomless"]
+)
+async def test_an_answer_that_cannot_be_read_is_nonsense(body: bytes) -> None:
+    asked = 0
+
+    async def answer(request: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        return web.Response(body=body)
+
+    app = web.Application()
+    app.router.add_post("/judge", answer)
+    async with TestServer(app) as server:
+        assert await _answered(ticket("a"), HttpJudge(str(server.make_url("/judge"))), "service", 0.01) is None
+    assert asked == NONSENSE_TRIES
+
+
+async def test_what_is_no_ticket_is_passed_over(brokers: Kafka) -> None:
+    async with AIOKafkaProducer(bootstrap_servers=brokers.bootstrap) as producer:
+        topic = named(TICKETS, brokers.topic_suffix)
+        await producer.send_and_wait(topic, b"{", key=b"k")
+        await send_undecodable(producer, topic, 0)
+        await producer.send_and_wait(topic, encode(ticket("d")), key=b"d")
+    assert len(await open_tickets(brokers)) == 4
+    assert await judge_all(brokers, LocalJudge(lambda _: "safe"), "local", once=True) == 4
 
 
 async def test_a_function_answers_with_a_label_or_more(brokers: Kafka) -> None:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detectors.feedback import RATCHETS, Feedback
+from detectors.feedback.processor import MOST_BYTES
 from detectors.processor import Output
 from detectors.thresholds import DEFAULTS, Thresholds
 from detectors.tickets import AUDITED
@@ -41,6 +42,14 @@ def test_the_shipped_ratchets_are_about_audited_thresholds_and_begin_at_what_shi
 
 
 # --- labels
+
+
+def test_what_the_relay_cut_is_too_large_and_once() -> None:
+    log = Log()
+    for _ in range(2):
+        log.append(AUDITS, b" " * (MOST_BYTES + 1), origin=0)
+    _, outputs = log.applied()
+    assert [letter.reason for letter in letters(outputs)] == ["too_large"]
 
 
 def test_misses_make_one_proposal_with_its_evidence_and_move_nothing() -> None:

@@ -6,7 +6,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from click.testing import CliRunner, Result
 
-from schemas.codec import UNREADABLE_HEADERS, InvalidRecord, Record, dead_letter_headers, stable_id
+from schemas.codec import UNREADABLE_HEADERS, InvalidRecord, Record, dead_letter, stable_id
 from schemas.deadletters import InvalidReason
 from schemas.topics import DEADLETTERS, EVENTS, FEEDBACK, named
 from streams.cli import main
@@ -37,25 +37,26 @@ def letter_id(run_id: str, offset: int) -> str:
 
 @pytest.fixture
 def written(kafka: KafkaCluster, run_id: str) -> None:
-    """Letter 0 twice, as after a restart; 1 for another reason and without key; 2 without its bytes; no letter."""
+    """Letter 0 twice, as after a restart; 1 without key; 2 and 3 without all bytes; no letter."""
     topic = named(EVENTS, run_id)
 
     async def write() -> None:
         await create_topics(kafka.connection, 1, 1, run_id)
-        async with AIOKafkaProducer(**kafka.connection) as producer:
+        async with AIOKafkaProducer(**kafka.connection, max_request_size=2 << 20) as producer:
 
             async def send(
                 offset: int, reason: InvalidReason, value: bytes, key: bytes, headers: Sequence[tuple[str, bytes]]
             ) -> None:
                 record = FileRecord(topic, offset, 1_790_000_000_000 + offset, value, key, headers=tuple(headers))
                 error = InvalidRecord(reason, record, "$.prompt_text", "truncated")
-                ours = list(dead_letter_headers(error, record, "decode"))
-                await producer.send_and_wait(named(DEADLETTERS, run_id), value, key=key, headers=ours)
+                key, value, ours = dead_letter(error, record, "decode")
+                await producer.send_and_wait(named(DEADLETTERS, run_id), value, key=key, headers=list(ours))
 
             await send(0, "not_json", SECRET, b"p1", HEADERS)
             await send(0, "not_json", SECRET, b"p1", HEADERS)
             await send(1, "missing_field", b"{}", b"", ())
             await send(2, "bad_envelope", b"", b"", UNREADABLE_HEADERS)
+            await send(3, "too_large", b" " * (3 << 20), b"p1", HEADERS)
             await producer.send_and_wait(named(DEADLETTERS, run_id), b"no letter")
 
     asyncio.run(write())
@@ -63,7 +64,7 @@ def written(kafka: KafkaCluster, run_id: str) -> None:
 
 @pytest.mark.usefixtures("written")
 def test_ls_show_and_retry(kafka: KafkaCluster, run_id: str) -> None:
-    ids = [letter_id(run_id, offset) for offset in range(3)]
+    ids = [letter_id(run_id, offset) for offset in range(4)]
     listed = run(kafka, run_id, "ls")
     assert [line.split()[0] for line in listed.stdout.splitlines()] == ids
     assert "decode not_json at $".replace("$", "\\u0024") in listed.stdout
@@ -84,7 +85,7 @@ def test_ls_show_and_retry(kafka: KafkaCluster, run_id: str) -> None:
     assert events(kafka, run_id) == []
 
     told = json.loads(run(kafka, run_id, "retry", "--all", "--json").stdout)
-    assert told == {"dry_run": False, "published": ids[:2], "without_bytes": [ids[2]], "relayed": []}
+    assert told == {"dry_run": False, "published": ids[:2], "without_bytes": ids[2:], "relayed": []}
     assert [(record.key, record.value, tuple(record.headers)) for record in events(kafka, run_id)] == [
         (b"p1", SECRET, HEADERS),
         (None, b"{}", ()),
@@ -97,9 +98,10 @@ async def test_what_was_relayed_is_not_said_to_be_published(kafka: KafkaCluster,
     await create_topics(kafka.connection, 1, 1, run_id)
     topic, headers = named(FEEDBACK, run_id), (("x-origin", b"router.audits.v1:0:7"),)
     record = FileRecord(topic, 3, 1_790_000_000_000, b"{}", b"k", headers=headers)
-    ours = list(dead_letter_headers(InvalidRecord("missing_field", record, "$.ticket_id"), record, "feedback"))
+    error = InvalidRecord("missing_field", record, "$.ticket_id")
+    key, value, ours = dead_letter(error, record, "feedback")
     async with AIOKafkaProducer(**kafka.connection) as producer:
-        await producer.send_and_wait(named(DEADLETTERS, run_id), b"{}", key=b"k", headers=ours)
+        await producer.send_and_wait(named(DEADLETTERS, run_id), value, key=key, headers=list(ours))
     told = json.loads((await asyncio.to_thread(run, kafka, run_id, "retry", "--all", "--json")).stdout)
     assert (told["published"], told["relayed"]) == ([], [stable_id(topic, "0", "3")])
     assert [record async for record in read_to_end(kafka.connection, topic)] == []

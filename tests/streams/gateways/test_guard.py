@@ -84,6 +84,9 @@ def test_files_are_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         while panel.thresholds["triggers.bits"] != 10_000:
             follower.current.clear()
             assert follower.current.wait(PATIENCE_S)
+        thresholds.write_bytes(b'{"\xff": 1}')
+        follower.current.clear()
+        assert follower.current.wait(PATIENCE_S)
         thresholds.write_text('{"triggers.none": 1}')
         catalogue.write_text("not a trigger")
         follower.current.clear()

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from aiohttp import web as aioweb
 from aiohttp.test_utils import TestServer
 from hypothesis import given
 from hypothesis import strategies as st
@@ -112,6 +113,37 @@ def test_after_an_override_has_expired_the_stricter_value_holds(file: Path) -> N
         made = client(file)
         made.take(chain({"old_value": old, "new_value": new, "expires_at": expires_at})[0])
         assert made.value(FLAG) == expected
+
+
+async def test_an_answer_in_many_pieces_is_read_to_its_end_and_none_for_ever(file: Path) -> None:
+    answer = body(chain({}))
+    asked = 0
+
+    async def piecemeal(request: aioweb.Request) -> aioweb.StreamResponse:
+        nonlocal asked
+        asked += 1
+        response = aioweb.StreamResponse()
+        await response.prepare(request)
+        if asked == 1:
+            while True:  # until the client has had enough
+                await response.write(b" " * (1 << 20))
+        for start in range(0, len(answer), 100):
+            await response.write(answer[start : start + 100])
+            await asyncio.sleep(0)
+        return response
+
+    app = aioweb.Application()
+    app.router.add_get("/thresholds", piecemeal)
+    made = client(file)
+    async with TestServer(app) as server:
+        task = asyncio.create_task(made.poll(str(server.make_url("/thresholds")), 0.01))
+        try:
+            async with asyncio.timeout(20):
+                while made.value(FLAG) != 0.99:  # noqa: ASYNC110
+                    await asyncio.sleep(0.005)
+        finally:
+            task.cancel()
+    assert asked == 2
 
 
 async def test_it_follows_the_workers_page_and_outlives_it(file: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
@@ -9,7 +10,8 @@ import pytest
 
 from schemas import topics
 from schemas.clickhouse import tables
-from schemas.codec import InvalidRecord, Record, dead_letter_headers
+from schemas.codec import InvalidRecord, Record, dead_letter_headers, encode
+from schemas.erasures import Erasure
 from streams import history as module
 from streams.embedded.clickhouse import ClickHouseServer
 from streams.history import History
@@ -263,6 +265,14 @@ def test_topics_are_told_by_their_name_without_the_suffix(letters: Letters) -> N
     blocks, unreadable = History(Store("http://localhost"), letters, suffix=".run1").blocks(suffixed)
     assert [(block.table.name, len(block.rows)) for block in blocks] == [("requests", 100)]
     assert unreadable == []
+
+
+def test_an_erasure_that_cannot_be_read_keeps_none_of_the_others_from_being_kept(letters: Letters) -> None:
+    made = History(Store("http://localhost"), letters)
+    told = encode(Erasure(tenant_id="t1", principal_hash="p1", until=datetime(2026, 1, 1, tzinfo=UTC)))
+    for offset, value in enumerate((b"{", b"", told)):
+        made.take_erasure(FileRecord(topics.ERASURES.name, offset, START_MS, value))
+    assert made.erasures.cover("t1", "p1", datetime(2025, 1, 1, tzinfo=UTC))
 
 
 def tokens(records: Sequence[Record], letters: Letters) -> list[str]:

@@ -8,6 +8,7 @@ import pytest
 from aiohttp import web
 from aiokafka import AIOKafkaProducer
 
+from loadtests.hostile import send_undecodable
 from schemas.alerts import Alert
 from schemas.codec import encode
 from schemas.topics import ALERTS, named
@@ -101,7 +102,9 @@ async def test_transitions_are_told_once_and_restarts_go_on_where_they_were(
     async with topic.lane(WebhookNotifier(receiver.url)):
         await receiver.wait_taken(4)
     async with topic.lane(WebhookNotifier(receiver.url)):
-        await topic.write(b"broken", alert("d"))
+        await topic.write(b"broken")
+        await send_undecodable(topic.producer, named(ALERTS, topic.run_id), 0)
+        await topic.write(alert("d"))
         await receiver.wait_taken(5)
     assert receiver.statuses() == [
         ("a", "firing"),

@@ -1,0 +1,54 @@
+"""A lane's checkpoints when a delivery fails, without brokers (with them: tests/integration/test_lane.py)."""
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import faust
+
+from schemas.topics import CHECKPOINTS, EVENTS
+from streams.deadletters import DeadLetterLimit
+from streams.health import Health
+from streams.lane import Lane, LaneSpec, Owned
+
+
+class Processor:
+    def __init__(self) -> None:
+        self.offset = 10
+        self.counters: Counter[str] = Counter()
+
+    def changes(self) -> list[tuple[bytes, bytes | None]]:
+        return [(b"marker", b"%d" % self.offset)]
+
+
+class Checkpoints:
+    def __init__(self) -> None:
+        self.written: list[Any] = []
+
+    async def write(self, changes: Any) -> None:
+        self.written.append(changes)
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+async def test_no_marker_passes_over_effects_that_were_not_delivered() -> None:
+    """A delivery fails while the partition is given up: its last checkpoint must not cover what was lost."""
+    made: Any = Processor
+    lane = Lane(
+        faust.App("lane-test", broker="kafka://none", store="memory://", web_enabled=False),
+        LaneSpec("test", EVENTS, CHECKPOINTS, "group", made), {"bootstrap_servers": "none"}, Health(),
+    )  # fmt: skip
+    processor, checkpoints = made(), Checkpoints()
+    log: Any = checkpoints
+    owned = lane.owned[0] = Owned(0, processor, log, DeadLetterLimit(1.0, 1), ready=True)
+    delivery: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    owned.deliveries.append(delivery)
+    periodic = asyncio.create_task(lane._checkpoint_or_fail(owned))
+    await asyncio.sleep(0)
+    giving_up = asyncio.create_task(lane._release(0))
+    await asyncio.sleep(0)
+    delivery.set_exception(RuntimeError("not delivered"))
+    await asyncio.gather(periodic, giving_up)
+    assert checkpoints.written == []
+    assert lane._parked == {}
