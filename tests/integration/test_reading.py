@@ -1,13 +1,17 @@
 """Records that the Kafka client itself cannot decode cost nobody else anything."""
 
 import asyncio
+import re
 from collections.abc import Sequence
 
+import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from detectors.feedback import Feedback, Rules
 from loadtests.hostile import send_undecodable
 from schemas.codec import UNREADABLE_HEADERS, Record
-from schemas.topics import EVENTS, named
+from schemas.topics import CHECKPOINTS, EVENTS, named
+from streams.checkpoints import Checkpoints, CheckpointUnreadable
 from streams.embedded.kafka import KafkaCluster
 from streams.health import Health
 from streams.kafka import read_batches, read_to_end
@@ -51,6 +55,18 @@ async def test_the_history_lane_reads_past_it_too(kafka: KafkaCluster, run_id: s
         await reader.stop()
         await reading
     assert stored == {(0, 0), (0, 1), (0, 2), (0, 3), (1, 0)}
+
+
+async def test_a_checkpoint_log_with_one_is_refused_and_the_place_named(kafka: KafkaCluster, run_id: str) -> None:
+    """Whoever can write there could write state too: passing over it would be judging with half a state."""
+    brokers = {"bootstrap_servers": kafka.bootstrap}
+    await create_topics(brokers, 1, 1, run_id)
+    topic = named(CHECKPOINTS, run_id)
+    async with AIOKafkaProducer(**brokers) as producer:
+        await send_undecodable(producer, topic, 0)
+    processor = Feedback(Rules(key="a key of the tests only"))
+    with pytest.raises(CheckpointUnreadable, match=re.escape(f"{topic}[0] offset 0")):
+        await Checkpoints(brokers, topic, 0, "nobody").load(processor)
 
 
 async def test_without_positions_nothing_is_taken_that_is_not_given(kafka: KafkaCluster, run_id: str) -> None:
