@@ -108,6 +108,14 @@ class Discovery:
             model.learn(taken.score, taken.seen.tokens, learner)
             self._models.put(taken.model_key, model, model.established)
 
+    def forget(self, tenant: str, principal: str) -> None:
+        """See `Forgetful.forget`: of a principal there are hashes that cap its share of a model."""
+        self._taken = None
+        learner = _learner(tenant, principal)
+        for key, model in list(self._models.items()):
+            if model.forget(learner):
+                self._models.put(key, model, model.established)
+
     def changes(self) -> Iterator[tuple[str, bytes | None]]:
         """See `StreamDetector.changes`."""
         yield from self._models.changes()

@@ -89,6 +89,12 @@ class Expectation:
         rate = 1 if self.learnt < OFTEN else 16 if self.learnt < SELDOM else 256
         return rate == 1 or crc32(event_id.encode("utf-8", "surrogatepass")) % rate == 0
 
+    def forget(self, learner: int) -> bool:
+        """Drop a principal's hash; whether it was there."""
+        held = self._learners == learner
+        self._learners[held] = 0
+        return bool(held.any())
+
     def learn(self, score: float, tokens: Tokens, learner: int) -> None:
         """Take a prompt in, unless its principal (a non-zero 64-bit hash) has had its share."""
         crowded = int((self._learners == learner).sum()) >= MOST_OF_ONE

@@ -1,6 +1,7 @@
 """Windows that come back under other bodies and move the router become candidates, and nothing less does."""
 
 import random
+from hashlib import blake2b
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -160,6 +161,24 @@ def test_a_restored_detector_goes_on_as_the_one_that_was_stored() -> None:
         second.load(key, value)
     assert feed(first, cases[4:]) == feed(second, cases[4:])
     assert first.snapshot() == second.snapshot()
+
+
+def test_an_erased_principal_leaves_no_digest_in_a_model_and_others_keep_theirs() -> None:
+    detector = ready()
+
+    def held(principal: str) -> bool:
+        digest = blake2b(f"t1\0{principal}".encode(), digest_size=8).digest()
+        return any(digest in value for value in detector.snapshot().values())
+
+    assert held("p1")
+    assert held("p2")
+    list(detector.changes())
+    detector.forget("t1", "p1")
+    assert not held("p1")
+    assert held("p2")
+    assert len(list(detector.changes())) == 1, "the next checkpoint has it"
+    detector.forget("t1", "p1")
+    assert list(detector.changes()) == []
 
 
 @settings(max_examples=60, deadline=None)
