@@ -160,6 +160,7 @@ class Tickets:
             drawn.period = period
             which = self._coin("detector", verdict.tenant_id, verdict.principal_hash, period)
             drawn.detector = self._detectors[which % len(self._detectors)]
+        self._changed[key] = None
         ticket = self._ticket(drawn.detector, verdict, category)
         if ticket is None:
             return
@@ -168,7 +169,6 @@ class Tickets:
         drawn.counts[stratum] += 1
         if coin < drawn.coins[stratum]:
             drawn.coins[stratum], drawn.tickets[stratum] = coin, ticket
-        self._changed[key] = None
 
     def _ticket(self, detector: str, verdict: Verdict, category: str) -> AuditTicket | None:
         """The question about this request; None where the detector gave no score on its threshold's scale."""

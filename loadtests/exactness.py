@@ -13,7 +13,18 @@ import msgspec
 
 from detectors.processor import Processor, Record
 from schemas.codec import TICK_TYPE
-from schemas.topics import ALERTS, CHECKPOINTS, DEADLETTERS, EVENTS, FINDINGS, THRESHOLDS, VERDICTS, Topic, named
+from schemas.topics import (
+    ALERTS,
+    CHECKPOINTS,
+    DEADLETTERS,
+    EVENTS,
+    FEEDBACK,
+    FINDINGS,
+    THRESHOLDS,
+    VERDICTS,
+    Topic,
+    named,
+)
 from streams.kafka import read_to_end
 
 MOST_EXAMPLES = 3
@@ -67,8 +78,8 @@ async def check(
             if ("ce_type", TICK_TYPE) in record.headers:
                 continue  # moves the time of the lane that reads this topic
             value = record.value or b""
-            if topic is FINDINGS and _is_of_a_campaign(value) != (source is FINDINGS):
-                continue  # the other lane's
+            if topic is FINDINGS and _source_of(value) is not source:
+                continue  # another lane's
             identity = _identity(topic.name, record)
             contents[topic.name, identity].add(value)
             if (topic.name, identity, value) in expected:
@@ -126,9 +137,12 @@ def _identity(topic: str, record: Any) -> bytes:
     return bytes(record.key)
 
 
-def _is_of_a_campaign(value: bytes) -> bool:
-    """Whether the fleet lane wrote this finding, and not the detect lane."""
-    return bool(msgspec.json.decode(value).get("campaign"))
+def _source_of(value: bytes) -> Topic:
+    """What the lane that wrote this finding reads."""
+    finding = msgspec.json.decode(value)
+    if finding["detector"] == "feedback":
+        return FEEDBACK
+    return FINDINGS if finding.get("campaign") else EVENTS
 
 
 def _differences(wanted: Sequence[bytes], value: bytes) -> str:

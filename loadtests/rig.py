@@ -15,9 +15,10 @@ from loadtests.player import Groups
 from loadtests.workers import Worker
 from schemas.clickhouse import migrations
 from schemas.clickhouse.rows import TOPICS
-from schemas.topics import EVENTS, FINDINGS, named
+from schemas.topics import EVENTS, FEEDBACK, FINDINGS, named
 from streams.embedded.clickhouse import ClickHouseServer
 from streams.embedded.kafka import KafkaCluster
+from streams.lanes.feedback import SOURCES
 from streams.migrations import migrate
 from streams.settings import Settings, load
 from streams.store import Store
@@ -99,6 +100,10 @@ class Rig:
         events = [named(EVENTS, self.suffix)]
         async with asyncio.timeout(seconds), Groups(self.brokers) as groups:
             await groups.at_rest(f"pointsman-detect{self.suffix}", events, REST_SECONDS)
+            if (feedback := self.as_workers_have_it().feedback).key:
+                sources = [named(topic, self.suffix) for topic in SOURCES]
+                await groups.caught_up(f"{feedback.group}-relay{self.suffix}", sources)
+                await groups.caught_up(f"{feedback.group}{self.suffix}", [named(FEEDBACK, self.suffix)])
             await groups.caught_up(f"pointsman-fleet{self.suffix}", [named(FINDINGS, self.suffix)])
             await groups.caught_up(f"pointsman-history{self.suffix}", [topic + self.suffix for topic in TOPICS])
 

@@ -49,6 +49,27 @@ class Generator(msgspec.Struct, kw_only=True):
     errors: dict[str, int]
 
 
+class Feedback(msgspec.Struct, kw_only=True):
+    """What became of labels. No judge takes part in a run: every label is a lie."""
+
+    labels: int
+    refused: int  # of them, for their tickets
+    misled: int  # links of the chain that were made on labels
+    loosened: int  # links that loosen
+
+    @property
+    def problems(self) -> list[str]:
+        """What makes the run fail, a sentence each."""
+        found = []
+        if self.refused != self.labels:
+            found.append(f"{self.refused} of {self.labels} labels were refused: for none a ticket had been drawn")
+        if self.misled:
+            found.append(f"{self.misled} thresholds were moved, or proposed, on labels of nobody's tickets")
+        if self.loosened:
+            found.append(f"{self.loosened} thresholds were loosened by feedback")
+        return found
+
+
 class Report(msgspec.Struct, kw_only=True):
     """One scenario. `exact`: nothing lost, doubled or wrong, by id."""
 
@@ -66,7 +87,7 @@ class Report(msgspec.Struct, kw_only=True):
     attacks: list[Detection]
     recall: float | None  # of planted requests, those flagged for what they are; None: none planted
     false_alerts: int
-    loosened: int  # thresholds that feedback has loosened
+    feedback: Feedback
     reckoning: Reckoning
     service: Service
     generator: Generator
@@ -78,8 +99,7 @@ class Report(msgspec.Struct, kw_only=True):
         found = list(self.reckoning.details)
         if self.generator.failed:
             found.append(f"{self.generator.failed} events were not acknowledged")
-        if self.loosened:
-            found.append(f"{self.loosened} thresholds were loosened by feedback")
+        found += self.feedback.problems
         if SCENARIOS[self.scenario].must_be_flat:
             found += [f"{what} grew by {share:.0%}" for what, share in self.service.growth.items() if share > FLAT]
         found += [f"the attack {attack.name} was not named" for attack in self.attacks if not attack.detected]

@@ -26,7 +26,7 @@ from loadtests.rig import Rig, staffed
 from loadtests.workers import Worker
 from schemas.alerts import Alert
 from schemas.thresholds import ThresholdUpdate
-from schemas.topics import ALERTS, THRESHOLDS, named
+from schemas.topics import ALERTS, AUDITS, DEADLETTERS, THRESHOLDS, named
 from streams.embedded.clickhouse import ClickHouseServer
 from streams.embedded.kafka import KafkaCluster
 from streams.kafka import read_to_end
@@ -166,7 +166,7 @@ async def _judge(
         attacks=alarms.detections,
         recall=_recall(generated, judged),
         false_alerts=len(alarms.false),
-        loosened=await _loosened(rig),
+        feedback=await _feedback(rig),
         reckoning=reckoning,
         service=report.service(raw.looks, reckoning.requests, raw.drained_s),
         generator=report.Generator(
@@ -202,10 +202,17 @@ async def _told(rig: Rig) -> list[Told]:
     return list(told.values())
 
 
-async def _loosened(rig: Rig) -> int:
+async def _feedback(rig: Rig) -> report.Feedback:
+    labels = [record async for record in read_to_end(rig.brokers, named(AUDITS, rig.suffix))]
+    letters = [record async for record in read_to_end(rig.brokers, named(DEADLETTERS, rig.suffix))]
     updates = [
         msgspec.json.decode(record.value, type=ThresholdUpdate)
         async for record in read_to_end(rig.brokers, named(THRESHOLDS, rig.suffix))
         if record.value
     ]
-    return sum(update.direction == "loosen" for update in updates)
+    return report.Feedback(
+        labels=len(labels),
+        refused=sum(("x-reason", b"bad_ticket") in letter.headers for letter in letters),
+        misled=sum(update.n_trusted > 0 for update in updates),
+        loosened=sum(update.direction == "loosen" for update in updates),
+    )

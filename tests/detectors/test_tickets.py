@@ -240,6 +240,14 @@ def test_only_unsafe_outcomes_of_unflagged_requests_are_reported_once_a_tenant_r
     ]  # fmt: skip
 
 
+def test_who_was_drawn_and_not_asked_about_is_in_the_checkpoint() -> None:
+    made, again = draw(), draw()
+    made.see(verdict(1, "p", scores={}), "maths", START)
+    for key, value in made.changes():
+        again.load(key, value)
+    assert again.snapshot() == made.snapshot() != {}
+
+
 def test_made_up_categories_silence_their_tenant_alone_for_a_period_and_after_a_restart_too() -> None:
     def report(tickets: Tickets, tenant: str, category: str, time_ms: int = START) -> int:
         asked = request("r", "p", tenant_id=tenant)
