@@ -8,7 +8,12 @@ import click
 
 @click.command()
 @click.argument("cases", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), help="Write the report here.")
+@click.option(
+    "--json",
+    "out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where the report goes ('-': standard output).",
+)
 def command(cases: Path, out: Path | None) -> None:
     """Judge CASES (JSONL rows `family`, `text`, `label` 0|1) at the shipped thresholds, by family and detector."""
     from detectors.evaluation import CasesError, evaluate, read_cases
@@ -17,10 +22,13 @@ def command(cases: Path, out: Path | None) -> None:
 
     try:
         report = evaluate(build_panel(Thresholds()).detectors, read_cases(cases))
-        if out:
+        if out and str(out) != "-":
             out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     except (CasesError, OSError) as error:
         raise click.ClickException(str(error)) from error
+    if str(out) == "-":
+        click.echo(json.dumps(report, indent=1))
+        return
     click.echo(f"benign: {report['benign_flagged']} of {report['n_benign']} flagged")
     click.echo(f"{'family':32} {'n':>7} {'flagged':>8} {'at 0.1 %':>9} {'at 1 %':>8}")
     for name, found in report["families"].items():
