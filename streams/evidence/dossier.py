@@ -13,12 +13,19 @@ from streams.store import Store
 Row = dict[str, Any]
 MOST_FINDINGS = 1_000
 _CLOCKS_OFF = timedelta(days=1)
+_LANE_BEHIND = timedelta(days=7)  # as long as a topic keeps a finding that the fleet lane has not read
 _SPAN = "event_time >= {earliest:DateTime64(3, 'UTC')} AND event_time < {latest:DateTime64(3, 'UTC')}"
 
 # By the name of the dossier's part. `{keys}` are the requests of the alert's findings.
 STATES = "SELECT * FROM alerts FINAL WHERE startsWith(alert_id, {alert:String}) ORDER BY alert_id, sequence"
+# An alert's times are when the fleet lane read its findings; theirs are when the detect lane judged: earlier, and
+# much earlier where a lane had to catch up. So they begin with the first that the alert names.
 FINDINGS = """SELECT * FROM findings FINAL
-WHERE {labels} AND time >= {{begins:DateTime64(3, 'UTC')}} AND time <= {{ends:DateTime64(3, 'UTC')}}
+WHERE {labels} AND time <= {{ends:DateTime64(3, 'UTC')}} AND time >= (
+    SELECT if(count() = 0, {{begins:DateTime64(3, 'UTC')}}, least(min(time), {{begins:DateTime64(3, 'UTC')}}))
+    FROM findings
+    WHERE finding_id IN {{named:Array(String)}} AND time >= {{earliest:DateTime64(3, 'UTC')}}
+)
 ORDER BY time, finding_id LIMIT {{most:UInt32}}"""
 THRESHOLDS = """SELECT * FROM thresholds FINAL
 WHERE time <= {ends:DateTime64(3, 'UTC')} ORDER BY version, update_id"""
@@ -81,11 +88,13 @@ async def gather(store: Store, alert_id: str) -> Dossier:
     alert = states[-1]
     span = {"begins": alert["starts_at"], "ends": alert["last_seen"]}
     labels, values = _labels(alert["labels"])
+    named = {"named": alert["finding_ids"], "earliest": span["begins"] - _LANE_BEHIND}
     findings = await asker.rows(
-        "findings", FINDINGS.format(labels=labels), {**values, **span, "most": MOST_FINDINGS}
+        "findings", FINDINGS.format(labels=labels), {**values, **span, **named, "most": MOST_FINDINGS}
     )
     keys = sorted({(row["tenant_id"], row["principal_hash"], row["request_id"]) for row in findings})
-    around = {"earliest": span["begins"] - _CLOCKS_OFF, "latest": span["ends"] + _CLOCKS_OFF}
+    begins = min([span["begins"], *(row["time"] for row in findings)])
+    around = {"earliest": begins - _CLOCKS_OFF, "latest": span["ends"] + _CLOCKS_OFF}
     of_requests = {
         name: await asker.rows(name, sql, {**around, "keys": keys}) if keys else []
         for name, sql in OF_REQUESTS.items()

@@ -5,24 +5,38 @@ import json
 import secrets
 import zipfile
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
+from click.testing import Result as Shown
 
 from streams.cli import main
 from streams.embedded.clickhouse import ClickHouseServer
 from streams.evidence.bundle import BadEvidence, verify
+from streams.replay import Result
 from tests.streams.a_day import DAY, Past, judged, lived
+
+LAG = timedelta(minutes=3)
 
 
 @pytest.fixture(scope="module")
 def past(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Past]:
     with ClickHouseServer(tmp_path_factory.mktemp("clickhouse")) as server:
         made = Past(server)
-        made.store(lived(judged(DAY)))
+        made.store(lived(behind(judged(DAY))))
         yield made
+
+
+def behind(result: Result) -> Result:
+    """As from a fleet lane some minutes behind: an alert's times are when the lane read the findings."""
+    for alert in result.alerts:
+        alert.starts_at += LAG
+        alert.last_seen += LAG
+        alert.time += LAG
+    return result
 
 
 def alert_of(past: Past, name: str) -> str:
@@ -30,7 +44,7 @@ def alert_of(past: Past, name: str) -> str:
     return str(alert_id)
 
 
-def command(past: Past, *arguments: str) -> Result:
+def command(past: Past, *arguments: str) -> Shown:
     return CliRunner().invoke(main, arguments, env=past.environment)
 
 
