@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import msgspec
 from aiokafka import AIOKafkaProducer
 
-from detectors.catalogue import Records, append_records, read_records
+from detectors.catalogue import SHIPPED, Records, append_records, read_records
 from schemas.codec import decode, encode
 from schemas.topics import PROPOSALS, TRIGGERS, named
 from schemas.triggers import Trigger
@@ -48,18 +48,18 @@ class TopicStore:
         self._proposals = named(PROPOSALS, suffix)
 
     async def read(self) -> Records:
-        """See `CatalogueStore`. A proposal is one whatever it says, and none where a reviewer has written.
+        """See `CatalogueStore`: over the shipped entries, as workers have them, so that those can be retired too.
 
+        A proposal is one whatever it says, and none where a reviewer has written.
         Raises InvalidRecord for a record that is no Trigger.
         """
-        records = await self._read(self._topic)
-        proposals = (await self._read(self._proposals)).view()
+        records = await self._read(self._topic, read_records(SHIPPED))
+        proposals = (await self._read(self._proposals, Records())).view()
         for name in proposals.keys() - records.view().keys():
             records.put(msgspec.structs.replace(proposals[name], review="proposed", reviewer=""))
         return records
 
-    async def _read(self, topic: str) -> Records:
-        records = Records()
+    async def _read(self, topic: str, records: Records) -> Records:
         async for record in read_to_end(self._brokers, topic):
             if record.value is None and record.key is not None:
                 records.remove(record.key.decode())

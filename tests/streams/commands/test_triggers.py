@@ -132,6 +132,11 @@ def test_grown_gadgets_are_proposed_with_how_they_were_grown(tmp_path: Path) -> 
     assert all(entry.text.count("e") / len(entry.text) > 0.15 for entry in entries)
 
 
+def listed(where: tuple[str, ...]) -> dict[str, Trigger]:
+    lines = call(*where, "ls", "--json").output.splitlines()
+    return {entry.trigger_id: entry for entry in (msgspec.json.decode(line, type=Trigger) for line in lines)}
+
+
 async def test_the_topic_keeps_the_same_catalogue(
     kafka: KafkaCluster, run_id: str, tmp_path: Path, reference: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,9 +147,12 @@ async def test_the_topic_keeps_the_same_catalogue(
     (entry,) = await asyncio.to_thread(imported, where, tmp_path, gadget(random.Random(4)))
     approved = await asyncio.to_thread(call, *where, "approve", entry.trigger_id, "--reference", reference, *AUDIT)
     assert approved.exit_code == 0, approved.output
-    listed = await asyncio.to_thread(call, *where, "ls", "--json")
-    held = msgspec.json.decode(listed.output, type=Trigger)
-    assert (held.trigger_id, held.review, held.reviewer) == (entry.trigger_id, "approved", "ada")
+    held = await asyncio.to_thread(listed, where)
+    assert (held[entry.trigger_id].review, held[entry.trigger_id].reviewer) == ("approved", "ada")
+    old = next(name for name in held if name != entry.trigger_id)  # of those that ship, which workers match too
+    retired = await asyncio.to_thread(call, *where, "retire", old, *AUDIT)
+    assert retired.exit_code == 0, retired.output
+    assert (await asyncio.to_thread(listed, where))[old].review == "retired"
 
 
 async def test_who_proposes_can_neither_approve_nor_overrule_nor_remove(
@@ -163,8 +171,7 @@ async def test_who_proposes_can_neither_approve_nor_overrule_nor_remove(
                 await producer.send_and_wait(named(PROPOSALS, run_id), value, key=entry.trigger_id.encode())
 
     async def held() -> Trigger:
-        listed = await asyncio.to_thread(call, *where, "ls", "--json")
-        return msgspec.json.decode(listed.output, type=Trigger)
+        return (await asyncio.to_thread(listed, where))[entry.trigger_id]
 
     forged = msgspec.structs.replace(entry, version=99, review="approved", reviewer="ada")
     await propose(encode(forged))
