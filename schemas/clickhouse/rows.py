@@ -23,7 +23,7 @@ from schemas.clickhouse.tables import (
     NumberedReason,
     Table,
 )
-from schemas.codec import ERASE_TYPE, Record, decode, decode_event, read_dead_letter
+from schemas.codec import ERASE_TYPE, TICK_TYPE, Record, decode, decode_event, read_dead_letter
 from schemas.events import Outcome, Request, Route
 from schemas.thresholds import ThresholdUpdate
 from schemas.verdicts import Finding, Verdict
@@ -71,7 +71,8 @@ def _threshold(record: Record, at: At) -> Iterator[Row]:
 
 
 def _plain(kind: type, table: Table, record: Record, at: At) -> Iterator[Row]:
-    yield table, table.row(decode(kind, record), at)
+    if record.value or ("ce_type", TICK_TYPE) not in record.headers:
+        yield table, table.row(decode(kind, record), at)
 
 
 _READERS: dict[str, Callable[[Record, At], Iterator[Row]]] = {

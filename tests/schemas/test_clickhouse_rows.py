@@ -125,6 +125,7 @@ def test_thresholds_and_audits_by_their_inner_fields() -> None:
 def test_ticks_and_tombstones_make_no_row() -> None:
     tick = FileRecord(topics.EVENTS.name, 1, START_MS, b"", b"", (("ce_type", b"pointsman.tick.v1"),))
     assert rows(topics.EVENTS.name, tick) == []
+    assert rows(topics.FINDINGS.name, tick) == []  # an idle partition's stream time, no broken finding
     assert rows(topics.THRESHOLDS.name, FileRecord(topics.THRESHOLDS.name, 1, START_MS, None, b"k")) == []
 
 
