@@ -58,11 +58,16 @@ class WarmUp(Service):
         await asyncio.to_thread(detect.warm_up, self._spec)
 
 
+class Pointsman(faust.App):
+    def _create_directories(self) -> None:
+        """No folder: tables are in memory, and each start would leave one where it was started."""
+
+
 def build(settings: Settings, roles: Collection[Role]) -> faust.App:
     """Make the app; nothing is connected before it starts. Services start in the order given here."""
     brokers = connection(settings.kafka)
     suffix = settings.kafka.topic_suffix
-    app = faust.App(
+    app = Pointsman(
         # Of its own in each process: with a shared id a restart waits for the old session, and the control
         # topics, which every worker must read whole, would be shared out among them.
         f"pointsman-{uuid.uuid4().hex[:12]}",

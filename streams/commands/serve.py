@@ -70,6 +70,7 @@ def _run(settings: Settings, roles: tuple[str, ...]) -> int:
     gc.set_threshold(50_000, 20, 50)
     gc.enable()
     worker = faust.Worker(app, loop=loop, quiet=True, override_logging=False, redirect_stdouts=False)
+    worker.spinner = None  # it writes to standard output, where the alerts are, terminal or not
     logs.setup(settings.log)
     if settings.log.level != "DEBUG":  # at INFO these tell of every service and every poll
         for library in ("aiokafka", "faust", "mode"):
