@@ -55,7 +55,7 @@ class Kafka(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class ClickHouse(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The history. Without `dsn` the embedded engine."""
+    """The history. Without `dsn` the embedded engine, which one process at a time can open."""
 
     dsn: Annotated[
         str, Meta(description="clickhouse://user:password@host:port; empty: the embedded engine", extra=_SECRET)

@@ -41,7 +41,7 @@ def engine_taken(path: str | Path, error: Exception) -> EngineTaken:
         why = "this process has another path open (one engine per process)"
     with contextlib.suppress(OSError, IndexError):
         owner = (Path(path) / "status").read_text().splitlines()[0]  # "PID: 123"
-        why = f"another process has it open ({owner}); reach that one over HTTP instead"
+        why = f"another process has it open ({owner}): end it, or give both a server (clickhouse.dsn)"
     return EngineTaken(f"cannot open the ClickHouse engine at {path}: {why}")
 
 
