@@ -57,7 +57,7 @@ async def run(plan: Plan, kafka: KafkaCluster, folder: Path) -> report.Report:
         bare, parts = ceiling.requests_per_s(prompts)
         measured.append((detect, built, bare))
     click.echo("guard, ratchet, stages, checkpoints, codec, history", err=True)
-    guarded, ratcheted = guard.measure(prompts), ratchet.measure(plan.in_process)
+    guarded, ratcheted = await guard.measure(prompts), ratchet.measure(plan.in_process)
     judge_us = stages.microseconds_per_request(sample.records, sample.requests)
     checkpoint_us = await checkpointing.microseconds_per_request(kafka, sample.records, sample.requests)
     stored = history.with_effects(backlog.make(plan.history_requests).records)
