@@ -53,6 +53,9 @@ test: setup kafka-jars ## the tests but for `test-long`'s: first what needs no s
 test-long: setup kafka-jars ## the tests that take minutes each, and that `make test` has a short form of
 	POINTSMAN_LONG_TESTS=1 $(BIN)/pytest -m long
 
+test-search: setup ## the property tests without a broker on examples that were never tried, and five times as many
+	$(BIN)/pytest -n 2 --hypothesis-profile=search -m "hypothesis and not kafka and not cluster"
+
 lint: setup ## ruff: rules (with bandit's) and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -10,8 +10,11 @@ from hypothesis import settings
 
 from streams.embedded.kafka import KafkaCluster
 
-settings.register_profile("pointsman", deadline=None)  # how fast an example runs says nothing on shared cores
-settings.load_profile("pointsman")
+# How fast an example runs says nothing on shared cores. `make test` tries the same examples each time, so that what
+# it says is about the change at hand; a search (`make test-search`) tries new ones, and more of them.
+settings.register_profile("same", deadline=None, derandomize=True)
+settings.register_profile("search", deadline=None, max_examples=500)
+settings.load_profile("same")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
