@@ -26,8 +26,6 @@ _INVISIBLE = {
 }
 _INVISIBLE |= set(range(0xE0000, 0xE0200))
 
-SEPARATOR = "\ue000"  # of texts that are encoded in one call; private use, so folding drops it from content
-
 
 class _Table(dict[int, str | int | None]):
     """A table for `str.translate` that works out a character when it is first seen."""

@@ -22,13 +22,14 @@ def token_places(text: str) -> tuple[list[int], list[tuple[int, int]]]:
     owners = _characters_of_bytes(text)
     if owners is None:
         return [], []
-    encoding = vocabulary().encoding
-    raw = fold(text).encode()
+    pairs = vocabulary().pairs
+    folded = fold(text)
+    raw = folded.encode()
     tokens: list[int] = []
     places: list[tuple[int, int]] = []
     cursor = 0
-    for token in encoding.encode_ordinary(raw.decode()):
-        piece = encoding.decode_single_token_bytes(token)
+    for token in pairs.encode([folded])[0].tolist():
+        piece = pairs.tokens[token]
         begin = raw.index(piece, cursor)  # only white space is between two tokens
         cursor = begin + len(piece)
         place = (owners[begin], owners[cursor - 1] + 1)

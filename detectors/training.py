@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors import embedding, vocabulary
+from detectors.bytepairs import BytePairs
 from detectors.corpus import natural_texts
 from detectors.folding import fold
 from detectors.text import tokenise
@@ -35,7 +36,7 @@ def _train(texts: list[str]) -> list[bytes]:
         ]
     )
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary.SIZE - 1,  # one is the separator
+        vocab_size=vocabulary.SIZE,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         min_frequency=2,
         show_progress=False,
@@ -51,12 +52,12 @@ def fit_vocabulary(path: Path, seed: int = 0) -> dict[str, int]:
     passages = [(kind, fold(text)) for kind, text in natural_texts(seed)]
     random.Random(seed).shuffle(passages)
     tokens = _train([text for _, text in passages])
-    encoding = vocabulary.encoder(tokens)
+    pairs = BytePairs(tokens, cased=False)
     counts = np.zeros(len(tokens), np.float64)
     by_kind: Counter[str] = Counter()
     for kind, text in passages:
-        encoded = encoding.encode_to_numpy(text, disallowed_special=())
-        counts += np.bincount(encoded, minlength=len(tokens))[: len(tokens)]
+        encoded, _ = pairs.encode([text])
+        counts += np.bincount(encoded, minlength=len(tokens))
         by_kind[kind] += len(encoded)
     vocabulary.save(path, tokens, (counts + 0.1) / (counts.sum() + 0.1 * len(tokens)))
     return dict(by_kind)
@@ -111,14 +112,12 @@ def distil_embedding(path: Path, seed: int = 0) -> float:
 
     known = vocabulary.vocabulary()
     model = SentenceTransformer(str(sentence_transformer_path()), device="cpu")
-    strings = [known.encoding.decode([token]) for token in range(vocabulary.SIZE)]
-    raw = np.asarray(model.encode(strings, batch_size=512, convert_to_numpy=True), np.float64)
+    raw = np.asarray(model.encode(known.strings(), batch_size=512, convert_to_numpy=True), np.float64)
     probability = np.exp2(-known.bits - vocabulary.FREE_BITS)
     weights = _SMOOTH / (_SMOOTH + probability)
     share = probability * weights
     # What every text has in common says nothing: centre on the average of running text.
     table = (raw - share @ raw / share.sum()) * weights[:, None]
-    table[vocabulary.SEPARATOR_TOKEN] = 0
 
     stretches = _stretches(seed, each=3_000)
     random.Random(seed).shuffle(stretches)

@@ -8,16 +8,14 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import tiktoken
 from numpy.typing import NDArray
 
-from detectors.folding import SEPARATOR
+from detectors.bytepairs import BytePairs
 
 ARTEFACT = Path(__file__).with_name("artefacts") / "vocabulary.npz"
-SIZE = 32_767  # the separator among them
-SEPARATOR_TOKEN = SIZE - 1
+SIZE = 32_766
 # White space is in none of the pieces: a text has the same tokens with and without a space before it.
-PATTERN = r"\p{L}+|\p{N}{1,3}|[^\s\p{L}\p{N}]"
+PATTERN = r"\p{L}+|\p{N}{1,3}|[^\s\p{L}\p{N}]"  # as `BytePairs` cuts what has no case
 
 BITS_STEP = 1 / 16  # of the weights on disk
 FREE_BITS = 4.0  # what a token must exceed to tell anything
@@ -28,35 +26,25 @@ CAP_BITS = 18.0  # rarer than this cannot be told from noise in a few million to
 class Vocabulary:
     """An encoder and, for each token, its information in bits, 0..14: max(0, min(18, -log2 p) - 4)."""
 
-    encoding: tiktoken.Encoding
+    pairs: BytePairs
     bits: NDArray[np.float32]  # (SIZE,)
 
     def encode(self, folded: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Encode folded texts in one native call, which releases the GIL.
+        """Encode folded texts in one compiled call, which releases the GIL.
 
         Returns the tokens of all texts one after the other, runs of one token collapsed to one, and the
         offsets (n + 1,) at which each text begins.
         """
-        joined = "".join([text + SEPARATOR for text in folded])
-        encoded = self.encoding.encode_to_numpy(joined, allowed_special={SEPARATOR}, disallowed_special=())
-        flat = encoded.astype(np.int32)
-        separates = flat == SEPARATOR_TOKEN
-        keep = separates.copy()
-        keep[:1] = True
-        keep[1:] |= flat[1:] != flat[:-1]
-        flat, separates = flat[keep], separates[keep]
-        ends = np.flatnonzero(separates)
-        offsets = np.zeros(len(folded) + 1, np.int64)
-        offsets[1:] = ends - np.arange(len(folded))
-        return flat[~separates], offsets
+        flat, offsets = self.pairs.encode(folded)
+        keep = np.ones(len(flat) + 1, np.bool_)
+        keep[1:-1] = flat[1:] != flat[:-1]
+        keep[offsets] = True
+        kept = np.concatenate([[0], np.cumsum(keep[:-1])])
+        return flat[keep[:-1]], kept[offsets]
 
-
-def encoder(tokens: list[bytes]) -> tiktoken.Encoding:
-    """An encoder for tokens in order of rank."""
-    ranks = {token: rank for rank, token in enumerate(tokens)}
-    return tiktoken.Encoding(
-        "pointsman", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={SEPARATOR: SEPARATOR_TOKEN}
-    )
+    def strings(self) -> list[str]:
+        """What each token reads as (SIZE,); parts of characters as U+FFFD."""
+        return [token.decode("utf-8", "replace") for token in self.pairs.tokens]
 
 
 def save(path: Path, tokens: list[bytes], probability: NDArray[np.float64]) -> None:
@@ -76,8 +64,5 @@ def vocabulary(path: Path = ARTEFACT) -> Vocabulary:
     with np.load(path, allow_pickle=False) as stored:
         raw, ends = stored["bytes"].tobytes(), np.cumsum(stored["lengths"], dtype=np.int64)
         stored_bits = stored["bits"]
-    starts = [0, *ends[:-1].tolist()]
-    encoding = encoder([raw[a:b] for a, b in zip(starts, ends.tolist(), strict=True)])
-    bits = np.zeros(SIZE, np.float32)
-    bits[: len(stored_bits)] = stored_bits * np.float32(BITS_STEP)
-    return Vocabulary(encoding, bits)
+    tokens = [raw[a:b] for a, b in zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)]
+    return Vocabulary(BytePairs(tokens, cased=False), stored_bits * np.float32(BITS_STEP))

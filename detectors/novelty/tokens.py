@@ -5,14 +5,14 @@ put together by whoever wrote the attack, not that it is one.
 """
 
 from collections.abc import Sequence
-from itertools import chain
 
 import numpy as np
-import tiktoken
 from numpy.typing import NDArray
 
+from detectors.bytepairs import BytePairs
+
 SIZE = 40_960
-# A piece is a word part with its blank: capitals open a new one, so `camelCase` and `GLUEDfragments` come apart.
+# A piece is a word part with its blank, as `BytePairs` cuts text with case: capitals open a new one.
 PATTERN = r" ?[\p{Lu}\p{Lt}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+| ?[\p{Lu}\p{Lt}]+| ?\p{N}{1,3}| ?[^\s\p{L}\p{M}\p{N}]+| "
 END_CHARS = 320  # of an end that is read: more than its tokens in all but very long words
 END_TOKENS = 48
@@ -24,26 +24,16 @@ def normalise(text: str) -> str:
     return " " + " ".join(text.split())
 
 
-def encoder(tokens: Sequence[bytes]) -> tiktoken.Encoding:
-    """An encoding of tokens in order of rank."""
-    ranks = {token: rank for rank, token in enumerate(tokens)}
-    return tiktoken.Encoding("novelty", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={})
-
-
 class Tokeniser:
     """Encodes texts to one row of tokens."""
 
     def __init__(self, tokens: Sequence[bytes]) -> None:
         """Take the tokens in order of rank; all 256 single bytes are among them."""
-        self._encoding = encoder(tokens)
+        self._pairs = BytePairs(tokens, cased=True)
 
     def encode(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Tokens of all texts, one after the other, and where each begins (n + 1,)."""
-        encode = self._encoding.encode_ordinary  # one by one takes half as long as all texts joined
-        rows = [encode(normalise(text)) for text in texts]
-        offsets = np.zeros(len(texts) + 1, np.int64)
-        np.cumsum([len(row) for row in rows], out=offsets[1:])
-        return np.fromiter(chain.from_iterable(rows), np.int32, int(offsets[-1])), offsets
+        return self._pairs.encode([normalise(text) for text in texts])
 
     def spans(self, heads: Sequence[str], tails: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Tokens of prompts given by their ends, and (n, 4): begin and end of the head, then of the tail.

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.vocabulary import FREE_BITS, SIZE, vocabulary
+from detectors.vocabulary import FREE_BITS, vocabulary
 
 Router = Callable[[Sequence[str]], NDArray[Any]]  # texts -> scores, higher is harder
 Sampling = Literal["uniform", "frequency", "wordlike"]
@@ -40,7 +40,7 @@ class Grown:
 def token_pool(sampling: Sampling) -> tuple[list[str], NDArray[np.float64]]:
     """Token strings and the chance of each."""
     known = vocabulary()
-    strings = [known.encoding.decode([token]) for token in range(SIZE)]
+    strings = known.strings()
     usable = [t for t, s in enumerate(strings) if s.isprintable() and "\ufffd" not in s and s.strip()]
     if sampling == "wordlike":
         usable = [t for t in usable if strings[t].isalpha() and len(strings[t]) >= WORD_LETTERS]

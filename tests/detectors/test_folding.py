@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from detectors.folding import SEPARATOR, fold, visible
+from detectors.folding import fold, visible
 
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()))
 
@@ -18,10 +18,10 @@ def test_folding_is_idempotent_and_never_raises(text: str) -> None:
 
 
 @given(ANY_TEXT)
-def test_folded_text_holds_no_separator_no_marks_and_encodes(text: str) -> None:
+def test_folded_text_holds_no_private_character_no_marks_and_encodes(text: str) -> None:
     folded = fold(text)
     folded.encode("utf-8")
-    assert SEPARATOR not in folded
+    assert "\ue000" not in folded
     assert not any(unicodedata.combining(c) for c in folded)
 
 

@@ -30,9 +30,10 @@ WORDS = (
 
 def gadget(rng: random.Random, tokens: int = 10) -> str:
     """Tokens drawn evenly from the vocabulary, with a space between them."""
+    words = vocabulary().strings()
     found: list[str] = []
     while len(found) < tokens:
-        text = vocabulary().encoding.decode([rng.randrange(300, SIZE - 1)])
+        text = words[rng.randrange(300, SIZE)]
         if text.isprintable() and "\ufffd" not in text:
             found.append(text)
     return " ".join(found)
