@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
 
 import msgspec
 
@@ -39,22 +38,6 @@ class JudgeLimits(msgspec.Struct, frozen=True):
     transformer_per_second: float = 0.0  # of stream time
 
 
-class Reading(NamedTuple):
-    """A batch's events and its prompts' facts: all of judging that needs no state, and releases the GIL."""
-
-    events: list[AnyEvent | InvalidRecord | None]
-    facts: list[PromptFacts]  # of the requests among the events, in order
-
-
-def read(panel: PromptPanel, records: Sequence[Record]) -> Reading:
-    """Decode records, and judge the text of the whole batch in native code at once.
-
-    Not for a panel with a second stage: its budget is state.
-    """
-    events = [_decode(record) for record in records]
-    return Reading(events, panel.facts(_requests(events)))
-
-
 class Judge:
     """A Processor (detectors/processor.py). State: joins, the stream detectors' keys, counters, stream time."""
 
@@ -81,17 +64,13 @@ class Judge:
 
     # --- the log, in order
 
-    def apply(self, records: Sequence[Record], ahead: Reading | None = None) -> list[Output]:
-        """Judge records; see `Processor.apply`. `ahead`: what `read` made of them, while others were judged."""
-        done = sum(record.offset < self.offset for record in records)
-        records = records[done:]
+    def apply(self, records: Sequence[Record]) -> list[Output]:
+        """Judge records; see `Processor.apply`. The text of the whole batch goes through native code at once."""
+        records = [record for record in records if record.offset >= self.offset]
         times = self._time.advance(record.timestamp for record in records)
-        if ahead is None:
-            events = [_decode(record) for record in records]
-            facts = iter(self._panel.facts(_requests(events), self._grant(times, events)))
-        else:
-            events = ahead.events[done:]
-            facts = iter(ahead.facts[len(_requests(ahead.events[:done])) :])
+        events = [_decode(record) for record in records]
+        requests = [event for event in events if isinstance(event, Request)]
+        facts = iter(self._panel.facts(requests, self._grant(times, events)))
         for record, event, time_ms in zip(records, events, times, strict=True):
             self.offset = record.offset + 1
             self.time_ms = time_ms
@@ -375,10 +354,6 @@ def _decode(record: Record) -> AnyEvent | InvalidRecord | None:
         return decode_event(record)
     except InvalidRecord as error:
         return error
-
-
-def _requests(events: Sequence[AnyEvent | InvalidRecord | None]) -> list[Request]:
-    return [event for event in events if isinstance(event, Request)]
 
 
 def _when(time_ms: int) -> datetime:

@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import faust
@@ -37,7 +36,7 @@ from streams.kafka import read_batches
 log = logging.getLogger(__name__)
 
 POLL_MS = 200
-IN_FLIGHT = 2  # batches: one is judged while the next is fetched and read ahead
+IN_FLIGHT = 2  # batches: one is judged while the next is fetched
 LEAST_SHARE = 100  # records of a partition in a round, however many partitions there are
 REVOKE_SECONDS = 10.0
 TICK_CHECK_SECONDS = 0.2
@@ -52,9 +51,6 @@ class LaneSpec:
     checkpoints: Topic
     group: str
     make: Callable[[int], Processor]
-    # What of judging a batch needs no state: done in a thread of its own while the batch before is judged, and
-    # given to the processor's `apply` beside the records.
-    read_ahead: Callable[[Sequence[Record]], Any] | None = None
     checkpoint_seconds: float = 2.0
     checkpoint_events: int = 10_000
     tick_seconds: float = 1.0  # of silence, after which an idle partition that waits is moved on
@@ -87,7 +83,7 @@ class Owned:
     active_at: float = 0.0
 
 
-Work = Sequence[tuple[Owned, Sequence[Record], asyncio.Future[Any] | None]]  # and what was read ahead of them
+Work = Sequence[tuple[Owned, Sequence[Record]]]
 
 
 class Lane(Service):
@@ -110,7 +106,6 @@ class Lane(Service):
         self._fatal: BaseException | None = None
         # Judging is mostly native code that releases the GIL; one thread keeps the loop (heartbeats) free.
         self._judging = ThreadPoolExecutor(1, thread_name_prefix=f"judge-{spec.name}")
-        self._reading = ThreadPoolExecutor(1, thread_name_prefix=f"read-{spec.name}")
         self._batches = app.channel(maxsize=IN_FLIGHT)
         app.agent(self._batches, name=f"{spec.name}.agent")(self._agent)
 
@@ -188,22 +183,11 @@ class Lane(Service):
         for owned in sorted(judging, key=lambda owned: len(owned.backlog)):
             taken, owned.backlog = owned.backlog[:share], owned.backlog[share:]
             if taken:
-                work.append((owned, taken, self._ahead(taken)))
+                work.append((owned, taken))
         return work
 
     def _judging_now(self) -> list[Owned]:
         return [owned for owned in self.owned.values() if owned.ready and not owned.closed]
-
-    def _ahead(self, records: Sequence[Record]) -> asyncio.Future[Any] | None:
-        read = self.spec.read_ahead
-        if read is None:
-            return None
-
-        def timed() -> Any:
-            with metrics.STAGE_SECONDS.labels(self.spec.name, "read").time():
-                return read(records)
-
-        return asyncio.get_running_loop().run_in_executor(self._reading, timed)
 
     def _raise_if_fatal(self) -> None:
         if self._fatal is not None:
@@ -235,8 +219,8 @@ class Lane(Service):
         """The Faust agent. Never raises: an agent that does is restarted, and its batch lost in silence."""
         async for work, done in stream:
             try:
-                for owned, records, ahead in work:
-                    await self._judge(owned, records, ahead)
+                for owned, records in work:
+                    await self._judge(owned, records)
                 if not done.done():
                     done.set_result(None)
             except BaseException as error:
@@ -245,17 +229,14 @@ class Lane(Service):
                 if isinstance(error, asyncio.CancelledError | KeyboardInterrupt | SystemExit):
                     raise
 
-    async def _judge(self, owned: Owned, records: Sequence[Record], ahead: asyncio.Future[Any] | None) -> None:
+    async def _judge(self, owned: Owned, records: Sequence[Record]) -> None:
         async with owned.lock:
             if owned.closed:
                 return  # revoked while it waited: the new owner reads it from the marker
             loop = asyncio.get_running_loop()
             try:
-                apply = owned.processor.apply
-                if ahead is not None:  # a lane that reads ahead has processors that take it
-                    apply = partial(apply, ahead=await ahead)  # type: ignore[call-arg]
                 with metrics.STAGE_SECONDS.labels(self.spec.name, "judge").time():
-                    outputs = await loop.run_in_executor(self._judging, apply, records)
+                    outputs = await loop.run_in_executor(self._judging, owned.processor.apply, records)
                 await self._publish(owned, outputs)
             except BaseException as error:  # half a batch is in the state: no checkpoint from here on
                 self._fatal = self._fatal or error
@@ -447,7 +428,6 @@ class Lane(Service):
                 await asyncio.wait_for(client.stop(), REVOKE_SECONDS)
             except Exception as error:
                 log.warning("lane %s: a client did not stop: %r", self.spec.name, error)
-        self._reading.shutdown(wait=True)
         self._judging.shutdown(wait=True)
 
 

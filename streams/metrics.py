@@ -84,7 +84,7 @@ EVENT_AGE = _histogram(
 # The lanes
 STAGE_SECONDS = _histogram(
     "stage_duration_seconds", "Wall time of one batch in one stage.", _FAST,
-    lane=_LANE, stage="read, judge, publish, checkpoint, load, insert",
+    lane=_LANE, stage="judge, publish, checkpoint, load, insert",
 )  # fmt: skip
 BATCH_EVENTS = _histogram("batch_events", "Records in one batch.", _SIZES, lane=_LANE)
 PARTITIONS = _gauge("partitions", "Partitions of this worker.", lane=_LANE, state="loading, owned")

@@ -78,9 +78,7 @@ def our_worker(kafka: KafkaCluster, suffix: str, folder: Path) -> Iterator[Runni
 
 
 def _stage_seconds(url: str) -> dict[str, float]:
-    found = dict.fromkeys(
-        ("read", "judge", "publish", "checkpoint"), 0.0
-    )  # the latter two: after the first checkpoint
+    found = dict.fromkeys(("judge", "publish", "checkpoint"), 0.0)  # the latter two: after the first checkpoint
     with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310  a worker of our own
         text = answer.read().decode()
     return found | {

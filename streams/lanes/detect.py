@@ -1,12 +1,11 @@
 """The detect lane: events to verdicts and findings."""
 
-from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from detectors.detections import Detections
-from detectors.judge import Judge, JudgeLimits, read
+from detectors.judge import Judge, JudgeLimits
 from detectors.novelty import artefact
 from detectors.panel import PromptPanel, build_panel
 from detectors.registry import stream_detectors
@@ -80,8 +79,6 @@ def spec(settings: Settings, panel: PromptPanel, detections: Detections) -> Lane
         checkpoints=CHECKPOINTS,
         group=detect.group,
         make=make,
-        # A second stage's budget is state: nothing is read ahead of it.
-        read_ahead=None if detect.transformer_per_second else partial(read, panel),
         checkpoint_seconds=detect.checkpoint_seconds,
         checkpoint_events=detect.checkpoint_events,
         tick_seconds=min(1.0, detect.join_grace_seconds / 2),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from detectors.budget import Grant
 from detectors.catalogue import Catalogue
 from detectors.contract import Answer, Case
-from detectors.judge import Judge, JudgeLimits, read
+from detectors.judge import Judge, JudgeLimits
 from detectors.panel import PromptPanel
 from detectors.text import PromptBatch
 from detectors.thresholds import Thresholds
@@ -335,18 +335,6 @@ def test_batches_and_restarts_change_nothing(log: list[FileRecord], data: st.Dat
     out += resumed.apply(log[resumed.offset :])
     assert out == whole
     assert resumed.snapshot() == undisturbed.snapshot()
-
-
-@given(logs(), st.data())
-def test_what_was_read_ahead_changes_nothing(log: list[FileRecord], data: st.DataObject) -> None:
-    whole, undisturbed = run(log, [], LIMITS)
-    judge, panel, start, out = make(**LIMITS), PromptPanel(Words(), (), Thresholds()), 0, []
-    for cut in [*sorted(data.draw(st.lists(st.integers(0, len(log)), max_size=4))), len(log)]:
-        batch = log[max(0, start - 2) : cut]  # two of them judged before, as after a restart
-        out += judge.apply(batch, read(panel, batch))
-        start = max(start, cut)
-    assert out == whole
-    assert judge.snapshot() == undisturbed.snapshot()
 
 
 def make_copy(judge: Judge) -> Judge:

@@ -47,11 +47,11 @@ def main() -> None:
         processor = spec.make(partition)
         apply = processor.apply
 
-        def failing(records: Sequence[Record], ahead: object = None) -> list[Output]:
+        def failing(records: Sequence[Record]) -> list[Output]:
             nonlocal batches
             batches += 1
             if batches < int(sys.argv[1]):
-                return apply(records, ahead)  # type: ignore[call-arg]
+                return apply(records)
             apply(records[: len(records) // 2])  # half of it is in the state when it fails
             raise RuntimeError("planted")
 

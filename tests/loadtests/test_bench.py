@@ -31,7 +31,7 @@ async def test_a_tiny_run_reports_every_figure(cluster: KafkaCluster, tmp_path: 
     )
     history = report.history
     assert history.over_bare_insert == pytest.approx(history.rows_per_s / history.bare_rows_per_s, abs=0.001)
-    assert detect.stages.keys() == {"read", "judge", "publish", "checkpoint"}
+    assert detect.stages.keys() == {"judge", "publish", "checkpoint"}
     assert literal.stages.keys() == {"embed", "match", "models", "insert"}
     assert report.judge_us_per_request.keys() >= {"decode", "tokenise", "lexical", "semantic", "spend", "verdict"}
     assert report.codec.keys() == {"request", "route", "outcome"}
