@@ -29,6 +29,7 @@ KINDS: Mapping[str, Category] = MappingProxyType(
         "response_changed": "custody",
         "route_rule_broken": "custody",
         "spoofed_difficulty": "quality_hijack",
+        "steered_by_text": "cost_escalation",
         "steering": "cost_escalation",
         "tier_contradiction": "cost_escalation",
         "tool_calls_changed": "custody",

@@ -9,6 +9,10 @@ Two kinds of evidence, each for *up* (the wallet) and *down* (quality), added up
 - *pairs*: where the gateway asked the router again without a part of the prompt, whether that part had lifted the
   score; likelihood ratio of nine times the odds against the router's usual share.
 
+Either alone may be an honest change of work, and is context. Beside them stands *odd text*: whether the
+principal's prompts are odd (`novelty`) more often than its own first ones were, as a CUSUM of the likelihood
+ratio. Both at once are `steered_by_text`: each prompt may be far from odd enough to be flagged by itself.
+
 Evidence is in nats: e^x to one against chance.
 """
 
@@ -32,8 +36,14 @@ ODDS = 9.0
 MOST_PAIRS = 20  # of one principal that count for a router's usual share
 ROUTER_MEMORY = 10_000.0
 NEAR = 0.7
+LEAST_ODD, MOST_ODD = (
+    0.03,
+    0.4,
+)  # a principal's usual share of odd prompts is taken for no less; above, it says nothing
+ODD_SHARE = 0.6  # of the prompts of who steers by text
+SAME_BITS = 12  # of 64: prompts whose likenesses differ by no more are one prompt, tried again
 
-_FORM = struct.Struct("<2If6f2f")
+_FORM = struct.Struct("<2If6f2f2fQ")
 _USUAL = struct.Struct("<2d")
 _FIRST_USUAL = (20.0, 10.0)  # pairs, and those that lifted: a prior of one half
 _NOTES: dict[Direction, str] = {
@@ -44,21 +54,27 @@ _NOTES: dict[Direction, str] = {
 
 @dataclass(slots=True)
 class _Past:
-    """48 bytes packed."""
+    """64 bytes packed."""
 
     requests: int = 0
     pairs: int = 0
     centre: float = 0.0  # mean residual of the first CLEAN requests
     bets: list[float] = field(default_factory=lambda: [0.0] * (2 * len(BETS)))  # nats; up, then down
     lifts: list[float] = field(default_factory=lambda: [0.0, 0.0])  # nats, of pairs; up, down
+    usual_odd: float = 0.0  # odd prompts among the first CLEAN
+    odd: float = 0.0  # nats
+    likeness: int = 0  # of the last prompt (detectors/contract.py)
 
     @classmethod
     def unpack(cls, value: bytes) -> "_Past":
         requests, pairs, centre, *rest = _FORM.unpack(value)
-        return cls(requests, pairs, centre, rest[: 2 * len(BETS)], rest[2 * len(BETS) :])
+        return cls(requests, pairs, centre, rest[: 2 * len(BETS)], rest[2 * len(BETS) : -3], *rest[-3:])
 
     def pack(self) -> bytes:
-        return _FORM.pack(self.requests, self.pairs, self.centre, *self.bets, *self.lifts)
+        return _FORM.pack(
+            self.requests, self.pairs, self.centre, *self.bets, *self.lifts,
+            self.usual_odd, self.odd, self.likeness,
+        )  # fmt: skip
 
     def add_residual(self, residual: float, margin: float) -> None:
         """Bet on both directions, once there is a centre. A centre never helps: only excess over it counts."""
@@ -78,6 +94,16 @@ class _Past:
             hit = lifted == (i == 0)
             ratio = math.log(tilted / share if hit else (1 - tilted) / (1 - share))
             self.lifts[i] = min(MOST, max(0.0, self.lifts[i] + ratio))
+
+    def add_text(self, is_odd: bool, likeness: int) -> None:
+        """Add whether the prompt is odd, once there is a usual share; a prompt tried again counts once."""
+        tried_again = likeness and (likeness ^ self.likeness).bit_count() <= SAME_BITS
+        self.likeness = likeness
+        usual = max(LEAST_ODD, (self.usual_odd + 1) / (CLEAN + 1))
+        if tried_again or self.requests < CLEAN or usual > MOST_ODD:
+            return
+        ratio = math.log(ODD_SHARE / usual if is_odd else (1 - ODD_SHARE) / (1 - usual))
+        self.odd = min(MOST, max(0.0, self.odd + ratio))
 
     def evidence(self) -> tuple[float, Direction, str]:
         """The strongest evidence in nats, its direction, and what it is made of."""
@@ -101,6 +127,7 @@ class _Taken:
     past: _Past
     residual: float | None
     lifted: list[bool]
+    is_odd: bool
     answer: Answer
 
 
@@ -109,7 +136,7 @@ class Steering:
 
     name = "steering"
     version = "1"
-    kinds = ("steering",)
+    kinds = ("steering", "steered_by_text")
 
     def __init__(
         self, thresholds: Thresholds, residual: Callable[[Case], float | None], principals: int = PRINCIPALS
@@ -143,6 +170,7 @@ class Steering:
         if taken.residual is not None and past.requests < CLEAN and not flagged:
             past.requests += 1
             past.centre += (max(-CLIP, min(CLIP, taken.residual)) - past.centre) / past.requests
+            past.usual_odd += taken.is_odd
         if taken.lifted and case.route is not None:
             if past.pairs < MOST_PAIRS and not flagged:
                 self._learn_usual(case.route.router_name, taken.lifted)
@@ -175,10 +203,13 @@ class Steering:
         request, route = case.request, case.route
         key = compound_key(request.tenant_id, request.principal_hash)
         if case.outcome is not None or route is None or route.cache_hit or route.fallback_from:
-            return _Taken(case, key, _NO_PAST, None, [], None)
+            return _Taken(case, key, _NO_PAST, None, [], False, None)
         value = self._principals.get(key)
         past = _Past.unpack(value) if value else _Past()
         residual, lifted = self._residual(case), _lifted(case)
+        is_odd = case.prompt.scores.get("novelty", 0.0) >= self._thresholds["steering.odd_text"]
+        if residual is not None or lifted:
+            past.add_text(is_odd, case.prompt.likeness)
         if residual is not None:
             past.add_residual(residual, self._thresholds["steering.margin"])
         if lifted:
@@ -186,9 +217,9 @@ class Steering:
             for up in lifted:
                 past.add_pair(up, ups / pairs)
         ready = (residual is not None and past.requests >= CLEAN) or bool(lifted)
-        return _Taken(case, key, past, residual, lifted, self._answer(past) if ready else None)
+        return _Taken(case, key, past, residual, lifted, is_odd, self._answer(past, is_odd) if ready else None)
 
-    def _answer(self, past: _Past) -> Answer:
+    def _answer(self, past: _Past, is_odd: bool) -> Answer:
         evidence, direction, stage = past.evidence()
         limit = self._thresholds["steering.evidence"]
         if evidence < NEAR * limit:
@@ -200,7 +231,7 @@ class Steering:
             threshold=limit,
             threshold_version=self._thresholds.version,
             flagged=evidence >= limit,
-            kind="steering",
+            kind="steered_by_text" if is_odd and min(past.odd, evidence) >= limit else "steering",
             stage=stage,
             direction=direction,
             note=_NOTES[direction],

@@ -14,6 +14,7 @@ DEFAULTS: Mapping[str, float] = MappingProxyType(
         "custody.secrets": 1.0,
         "difficulty.caller_share": 0.9,
         "difficulty.contradiction_steps": 2.0,
+        "difficulty.habit": 8.0,
         "difficulty.spoofed": 5.0,
         "discovery.alike": 0.045,
         "discovery.baseline": 5_000.0,
@@ -42,6 +43,7 @@ DEFAULTS: Mapping[str, float] = MappingProxyType(
         "spend.tier_odds": 12.5,
         "steering.evidence": 10.0,
         "steering.margin": 0.35,
+        "steering.odd_text": 0.95,
         "triggers.bits": 22.0,  # at 1,000 entries (triggers/lexical.py, flag_bits)
         "triggers.cosine": 0.78,
         "triggers.share": 0.5,

@@ -1,10 +1,11 @@
 """Difficulty estimates that cannot be right: far below what prompts like these get, or at odds with themselves.
 
 *Learnt.* River's Bayesian linear regression (regression.py) predicts, for each version of a router, the rank of
-its score from the prompt's static embedding and sizes; what is judged is the residual, one-sided, against a robust
-spread (model.py). Of River's online regressions it is the one that reaches what offline ridge regression does; the
-comparison is in docs/detectors/difficulty.md. Flagged cases do not train, no principal has more than a quarter of
-the training, and cases to learn are drawn by the event's id.
+its score from the prompt's static embedding and sizes; what is judged is the residual, one-sided, against a
+robust spread (model.py), alone and added up over a principal's scores (habit.py). Of River's online regressions
+it is the one that reaches what offline ridge regression does; the comparison is in docs/detectors/difficulty.md.
+Flagged cases do not train, no principal has more than a quarter of the training, and cases to learn are drawn by
+the event's id.
 
 *Free.* Boundaries that changed under one router; a score below its tier's boundary in the top tier, as LiteLLM's
 `reasoning_override` did (BerriAI/litellm#37500); a caller who chose the threshold so low that nearly all
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from detectors.contract import Answer, Case
+from detectors.difficulty.habit import Habit
 from detectors.difficulty.model import MOST_LOW, RouterModel, features
 from detectors.difficulty.regression import Vector
 from detectors.keyed import Keyed, compound_key
@@ -28,6 +30,8 @@ from schemas.verdicts import Direction, Reason
 
 VERSIONS = 32
 ROUTERS = 1_024
+PRINCIPALS = 50_000
+PAST = 20  # scores after which a principal's usual is protected from a flood of new principals
 KNOWN_BOUNDARIES = 4  # of a router: a fleet in the middle of a deployment shows two
 MOST_SCORE = 1e9
 NEAR = 0.7  # share of the threshold from which the answer says why
@@ -50,6 +54,7 @@ class _Taken:
     model_key: str
     x: Vector | None
     residual: float | None
+    habit: Habit | None
     answer: Answer
 
 
@@ -60,16 +65,23 @@ class Difficulty:
     version = "1"
     kinds = ("spoofed_difficulty", "tier_contradiction", "caller_threshold", "boundaries_changed")
 
-    def __init__(self, thresholds: Thresholds, versions: int = VERSIONS, routers: int = ROUTERS) -> None:
+    def __init__(
+        self,
+        thresholds: Thresholds,
+        versions: int = VERSIONS,
+        routers: int = ROUTERS,
+        principals: int = PRINCIPALS,
+    ) -> None:
         self._thresholds = thresholds
         self._models = Keyed("m/", versions, RouterModel.pack, RouterModel)
         self._boundaries = Keyed("b/", routers, bytes, bytes)
+        self._habits = Keyed("p/", principals, bytes, bytes)
         self._taken: _Taken | None = None
 
     @property
     def evicted(self) -> int:
         """Keys dropped by this process for want of room."""
-        return self._models.evicted + self._boundaries.evicted
+        return self._models.evicted + self._boundaries.evicted + self._habits.evicted
 
     def score(self, case: Case) -> Answer:
         """How far below the expected, in robust standard deviations; None: no score, or no model yet."""
@@ -86,6 +98,7 @@ class Difficulty:
         if route is None or case.outcome is not None:
             return
         self._learn_boundaries(route)
+        self._learn_habit(taken)
         score = _score(route)
         if score is None or taken.x is None:
             return
@@ -102,8 +115,9 @@ class Difficulty:
         self._models.put(taken.model_key, model, model.established)
 
     def forget(self, tenant: str, principal: str) -> None:
-        """See `Forgetful.forget`: of a principal there are hashes that cap its share of a model."""
+        """See `Forgetful.forget`: of a principal there are its habit, and hashes that cap its share of a model."""
         self._taken = None
+        self._habits.drop(compound_key(tenant, principal))
         learner = _learner(tenant, principal)
         for key, model in list(self._models.items()):
             if model.forget(learner):
@@ -111,18 +125,19 @@ class Difficulty:
 
     def changes(self) -> Iterator[tuple[str, bytes | None]]:
         """See `StreamDetector.changes`."""
-        yield from self._models.changes()
-        yield from self._boundaries.changes()
+        for store in (self._models, self._boundaries, self._habits):
+            yield from store.changes()
 
     def snapshot(self) -> dict[str, bytes]:
         """See `StreamDetector.snapshot`."""
-        return self._models.snapshot() | self._boundaries.snapshot()
+        return self._models.snapshot() | self._boundaries.snapshot() | self._habits.snapshot()
 
     def load(self, key: str, value: bytes | None) -> None:
         """See `StreamDetector.load`."""
         self._taken = None
-        if not self._models.load(key, value):
-            self._boundaries.load(key, value)
+        for store in (self._models, self._boundaries, self._habits):
+            if store.load(key, value):
+                return
 
     def _take(self, case: Case) -> _Taken:
         taken = self._taken
@@ -133,18 +148,20 @@ class Difficulty:
     def _judge(self, case: Case) -> _Taken:
         route, request, prompt = case.route, case.request, case.prompt
         if route is None or case.outcome is not None:
-            return _Taken(case, "", None, None, None)
+            return _Taken(case, "", None, None, None, None)
         key = compound_key(route.router_name, route.router_version, "text" if prompt.vector else "sizes")
-        score, residual, x = _score(route), None, None
+        score, residual, x, habit = _score(route), None, None, None
         model = self._models.get(key)
         if score is not None:
             x = features(prompt.vector, request.prompt_chars, request.prompt_tokens_est, request.n_messages)
             if x is not None and model is not None and model.ready:
                 residual = model.residual(score, x)
+                habit = self._habit_of(case)
+                habit.add(-residual, prompt.likeness)
         answer: Answer = self._free(route, score, model)
-        if answer is None and residual is not None:
-            answer = self._spoofed(residual)
-        return _Taken(case, key, x, residual, answer)
+        if answer is None and residual is not None and habit is not None:
+            answer = self._spoofed(residual, habit.low)
+        return _Taken(case, key, x, residual, habit, answer)
 
     def _free(self, route: Route, score: float | None, model: RouterModel | None) -> Reason | None:
         """What needs no model of prompts."""
@@ -170,8 +187,11 @@ class Difficulty:
                 return self._reason("caller_threshold", passing, limit, "up")
         return None
 
-    def _spoofed(self, residual: float) -> Answer:
-        limit = self._thresholds["difficulty.spoofed"]
+    def _spoofed(self, residual: float, low: float) -> Answer:
+        """By the score alone, or as one more of a habit: said on one scale, that of the score alone."""
+        limit, habit = self._thresholds["difficulty.spoofed"], self._thresholds["difficulty.habit"]
+        if low >= habit and -residual < limit:
+            return self._reason("spoofed_difficulty", limit * low / habit, limit, "down", stage="habit")
         if -residual < NEAR * limit:
             return -residual
         return self._reason("spoofed_difficulty", -residual, limit, "down")
@@ -184,6 +204,7 @@ class Difficulty:
         direction: Direction = "",
         expected: float | None = None,
         seen: float | None = None,
+        stage: str = "",
     ) -> Reason:
         return Reason(
             detector=self.name,
@@ -193,11 +214,24 @@ class Difficulty:
             threshold_version=self._thresholds.version,
             flagged=score >= threshold,
             kind=kind,
+            stage=stage,
             direction=direction,
             expected=expected,
             seen=seen,
             note=_NOTES[kind],
         )
+
+    def _habit_of(self, case: Case) -> Habit:
+        value = self._habits.get(compound_key(case.request.tenant_id, case.request.principal_hash))
+        return Habit.unpack(value) if value else Habit()
+
+    def _learn_habit(self, taken: _Taken) -> None:
+        if taken.habit is None or taken.residual is None:
+            return
+        habit, request = taken.habit, taken.case.request
+        habit.learn(-taken.residual)
+        key = compound_key(request.tenant_id, request.principal_hash)
+        self._habits.put(key, habit.pack(), habit.seen >= PAST)
 
     def _known(self, router: str) -> tuple[int, ...]:
         value = self._boundaries.get(compound_key(router))

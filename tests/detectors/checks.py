@@ -39,7 +39,7 @@ SMALL: dict[str, Factory] = {
     "coverage": lambda: Coverage(Thresholds(), capacity=64),
     "custody": lambda: Custody(Thresholds(), Rules(), gateways=64),
     "discovery": lambda: Discovery(Thresholds(), windows=64, versions=8),
-    "difficulty": lambda: Difficulty(Thresholds(), versions=8, routers=16),
+    "difficulty": lambda: Difficulty(Thresholds(), versions=8, routers=16, principals=64),
     "experts": lambda: Experts(Thresholds(), baselines=32, scales=64),
     "probing": lambda: Probing(Thresholds(), principals=64),
     "spend": lambda: Spend(Thresholds(), principals=64, tenants=16),

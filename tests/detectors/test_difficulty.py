@@ -51,6 +51,29 @@ def test_a_forged_score_of_a_hard_prompt_is_found(trained: Difficulty) -> None:
     assert found >= 15
 
 
+def test_a_habit_of_scores_too_low_is_found_though_none_is_by_itself(trained: Difficulty) -> None:
+    detector, rng = Difficulty(Thresholds()), random.Random(12)
+    for key, value in trained.snapshot().items():
+        detector.load(key, value)
+    found: list[str] = []
+    while len(found) < 20:
+        honest = prompt_case(len(found), rng)
+        model, x = detector._models.get(detector._take(honest).model_key), detector._take(honest).x
+        if honest.route is None or model is None or x is None:
+            raise AssertionError("a trained model")
+        scores = [score / 1000 for score in range(1000)]
+        low = next((s for s in scores if -3.9 < model.residual(s, x) < -3.1), None)  # no more than 5.0, alone
+        if low is None:
+            continue
+        case = case_of("forger", START + len(found), route=ROUTER | {"difficulty_score": low}, prompt=honest.prompt)
+        case.prompt.likeness = rng.getrandbits(64)
+        answer = detector.score(case)
+        detector.learn(case, flagged=bool(kinds(answer)))
+        found.append(answer.stage if isinstance(answer, Reason) and answer.flagged else "")
+    assert found[:3] == [""] * 3
+    assert found[-5:] == ["habit"] * 5
+
+
 def test_a_score_that_is_too_high_is_another_detectors_business(trained: Difficulty) -> None:
     rng = random.Random(3)
     assert not any(kinds(trained.score(prompt_case(i, rng, score=1.0))) for i in range(100))

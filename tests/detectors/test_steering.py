@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from detectors.contract import Case
+from detectors.contract import Case, PromptFacts
 from detectors.steering import CLEAN, Steering
 from detectors.thresholds import Thresholds
 from schemas.events import CounterfactualScore
@@ -72,6 +72,62 @@ def test_fail_overs_and_cache_hits_do_not_count() -> None:
     play(steering, noise(60, 6))
     assert play(steering, [3.0] * 60, fallback_from="m1") is None
     assert play(steering, [3.0] * 60, cache_hit=True) is None
+
+
+def odd(share: float, n: int, seed: int, residual: float, principal: str = "p0") -> list[Case]:
+    """Cases of which a share is odd text, each a prompt of its own."""
+    rng = random.Random(seed)
+    return [
+        case_of(
+            principal, time=seed * 1e6 + i, route=ROUTER | {"difficulty_score": rng.gauss(residual, 1.0)},
+            prompt=PromptFacts(
+                scores={"novelty": 0.97 if rng.random() < share else 0.4}, likeness=rng.getrandbits(64)
+            ),
+        )
+        for i in range(n)
+    ]  # fmt: skip
+
+
+def kinds(steering: Steering, cases: list[Case]) -> list[str]:
+    """Of each case: the kind that it is flagged as."""
+    found = []
+    for case in cases:
+        answer = steering.score(case)
+        is_flagged = isinstance(answer, Reason) and answer.flagged
+        steering.learn(case, is_flagged)
+        found.append(answer.kind if isinstance(answer, Reason) and is_flagged else "")
+    return found
+
+
+def test_who_steers_by_odd_text_is_told_from_who_does_it_otherwise() -> None:
+    by_text, otherwise = detector(), detector()
+    for steering, share in ((by_text, 0.9), (otherwise, 0.02)):
+        assert set(kinds(steering, odd(0.02, 60, 11, 0.0))) == {""}
+        found = kinds(steering, odd(share, 40, 12, 1.8))
+        assert found[:4] == [""] * 4
+        assert ("steered_by_text" in found) == (share > 0.5)
+        assert "steering" in found or share > 0.5
+
+
+def test_odd_text_that_moves_nothing_is_nothing() -> None:
+    steering = detector()
+    kinds(steering, odd(0.02, 60, 13, 0.0))
+    assert set(kinds(steering, odd(0.9, 100, 14, 0.0))) == {""}
+
+
+def test_who_always_sent_odd_text_is_not_steering_by_it() -> None:
+    steering = detector()
+    kinds(steering, odd(0.5, 60, 15, 0.0))
+    assert "steered_by_text" not in kinds(steering, odd(0.5, 60, 16, 1.8))
+
+
+def test_one_odd_prompt_tried_again_is_one() -> None:
+    steering = detector()
+    kinds(steering, odd(0.02, 60, 17, 0.0))
+    again = odd(1.0, 20, 18, 1.8)
+    for case in again:
+        case.prompt.likeness = 5
+    assert "steered_by_text" not in kinds(steering, again)
 
 
 def pair(lifted: bool, principal: str, time: float) -> Case:

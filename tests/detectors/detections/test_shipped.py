@@ -32,8 +32,8 @@ def test_every_kind_that_a_detector_can_make_is_read_by_a_detection() -> None:
     made |= {kind for detector in stream_detectors(Thresholds()) for kind in detector.kinds}
     assert made <= set(KINDS)
     read = {kind for detection in ALL for kind in detection.log_types}
-    # What lanes tell each other, and what is for reviewers, alarms nobody.
-    assert set(KINDS) - EVIDENCE - {"usual_window"} <= read
+    # What lanes tell each other, what is for reviewers, and what is context alarms nobody.
+    assert set(KINDS) - EVIDENCE - {"usual_window", "steering"} <= read
 
 
 @pytest.mark.parametrize("detection", ALL, ids=lambda detection: detection.rule_id)
@@ -58,7 +58,7 @@ def test_each_names_its_techniques_or_says_why_there_are_none(path: Path) -> Non
 
 def test_a_finding_goes_to_each_detection_that_reads_it_under_its_identity() -> None:
     made = shipped().addressed(finding("novel_text"))
-    assert {f.labels["alertname"] for f in made} >= {"novel_text", "steered_by_text"}
+    assert {f.labels["alertname"] for f in made} >= {"novel_text", "odd_text_then_burst"}
     assert len({f.finding_id for f in made}) == len(made)
     first = next(f for f in made if f.labels["alertname"] == "novel_text")
     assert first.labels == {
