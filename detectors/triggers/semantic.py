@@ -15,9 +15,6 @@ from numpy.typing import NDArray
 from detectors.embedding import StaticEmbedding, Vectors
 from detectors.text import PromptBatch
 
-# The batches are small: OpenMP's threads would spin longer than they work. Lanes run in parallel by partitions.
-faiss.omp_set_num_threads(1)
-
 # Lengths of stretches in tokens, each about half as long again as the one before.
 LADDER = np.array([6, 9, 13, 20, 30, 45, 68, 100], np.int32)
 
@@ -73,6 +70,9 @@ class SemanticIndex:
 
     def match(self, batch: PromptBatch) -> SemanticMatches:
         """The entry nearest to any stretch of each row."""
+        # Batches are small: OpenMP's threads would spin longer than they work. The number is the calling thread's
+        # own, and who matches is seldom the thread that imported this.
+        faiss.omp_set_num_threads(1)
         n = len(batch)
         best = SemanticMatches(
             np.full(n, -1, np.int32), np.zeros(n, np.float32), np.zeros(n, np.int32), np.zeros(n, np.int32)
