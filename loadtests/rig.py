@@ -16,11 +16,12 @@ from loadtests.workers import Worker
 from schemas.clickhouse import migrations
 from schemas.clickhouse.rows import TOPICS
 from schemas.topics import EVENTS, FEEDBACK, FINDINGS, named
+from streams.configuration import load
 from streams.embedded.clickhouse import ClickHouseServer
 from streams.embedded.kafka import KafkaCluster
 from streams.lanes.feedback import SOURCES
 from streams.migrations import migrate
-from streams.settings import Settings, load
+from streams.settings import Settings
 from streams.store import Store
 from streams.topics import create_topics
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 import yaml
 
-from streams.settings import Settings, SettingsError, load, markdown
+from streams.configuration import load, markdown, redacted
+from streams.settings import Settings, SettingsError
 
 config_option = click.option(
     "--config", "path", type=click.Path(path_type=Path), help="YAML file (default: POINTSMAN_CONFIG)."
@@ -40,7 +41,7 @@ def check(path: Path | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="As JSON instead of YAML.")
 def print_settings(path: Path | None, as_json: bool) -> None:
     """Print what is in force, secrets as `***`."""
-    values = load_settings(path).redacted()
+    values = redacted(load_settings(path))
     if as_json:
         click.echo(json.dumps(values, indent=2))
         return

@@ -11,7 +11,8 @@ from pathlib import Path
 import click
 import msgspec
 
-from streams.settings import Settings, SettingsError, load
+from streams.configuration import load
+from streams.settings import Settings, SettingsError
 
 
 @click.command()

@@ -18,10 +18,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from schemas.events import AnyEvent, Request
+from streams.configuration import load
 from streams.gateways.litellm_events import Call, Gateway, attempt_number, tokens_of
 from streams.gateways.privacy import identity
 from streams.gateways.publisher import from_settings
-from streams.settings import load
 
 if TYPE_CHECKING:  # a gateway without a guard does not load what judges
     from detectors.guard import Guard

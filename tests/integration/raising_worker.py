@@ -13,11 +13,11 @@ from detectors.panel import build_panel
 from detectors.processor import Output, Record
 from detectors.thresholds import Thresholds
 from streams import logs
+from streams.configuration import load
 from streams.health import Health
 from streams.kafka import connection
 from streams.lane import Lane
 from streams.lanes import detect
-from streams.settings import load
 
 
 def main() -> None:

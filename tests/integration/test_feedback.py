@@ -41,13 +41,13 @@ from schemas.topics import (
 )  # fmt: skip
 from schemas.verdicts import Verdict
 from streams.cli import main
+from streams.configuration import load
 from streams.embedded.clickhouse import ClickHouseServer
 from streams.embedded.kafka import KafkaCluster
 from streams.gateways.thresholds import RouterThresholds
 from streams.kafka import read_to_end
 from streams.lanes.feedback import rules
 from streams.migrations import migrate
-from streams.settings import load
 from streams.store import Store
 from streams.topics import create_topics
 from tests.factories import at, outcome, request, route

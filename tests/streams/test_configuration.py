@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.commands.config import command
-from streams.settings import Settings, SettingsError, all_fields, load, markdown
+from streams.configuration import all_fields, load, markdown, redacted
+from streams.settings import Settings, SettingsError
 
 ROOT = Path(__file__).parents[2]
 
@@ -138,10 +139,10 @@ def test_contradictions(environ: dict[str, str], says: str) -> None:
 def test_secrets_are_never_shown(tmp_path: Path) -> None:
     sasl = "kafka: {security_protocol: SASL_SSL, sasl_mechanism: PLAIN, sasl_username: u, sasl_password: sw0rdfish}"
     path = file(tmp_path, f"{sasl}\nclickhouse: {{dsn: 'clickhouse://u:sw0rdfish@h'}}")
-    redacted = load(path, {}).redacted()
-    assert "sw0rdfish" not in json.dumps(redacted)
-    assert redacted["kafka"]["sasl_password"] == "***"  # noqa: S105
-    assert redacted["notify"]["webhook_secret"] == "", "that none is set may be seen"
+    shown = redacted(load(path, {}))
+    assert "sw0rdfish" not in json.dumps(shown)
+    assert shown["kafka"]["sasl_password"] == "***"  # noqa: S105
+    assert shown["notify"]["webhook_secret"] == "", "that none is set may be seen"
     printed = CliRunner().invoke(command, ["print", "--config", str(path)])
     assert printed.exit_code == 0
     assert "sw0rdfish" not in printed.output
@@ -187,7 +188,7 @@ def test_commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     run = CliRunner().invoke
     assert run(command, ["check"]).exit_code == 0
     printed = run(command, ["print", "--json"])
-    assert json.loads(printed.output) == Settings().redacted()
+    assert json.loads(printed.output) == redacted(Settings())
     assert load(file(tmp_path, run(command, ["print"]).output), {}) == Settings()
     monkeypatch.setenv("POINTSMAN_KAFKA_PARTITION", "3")
     for name in ("check", "print"):
