@@ -33,6 +33,7 @@ TIMEOUT_SECONDS = 5.0
 MOST_BYTES = 8 << 20
 
 _decode_links = msgspec.json.Decoder(list[ThresholdUpdate]).decode
+_NOT_LINKS = (msgspec.MsgspecError, ValueError, RecursionError)  # what decoding anything at all may raise
 
 
 class RouterThresholds:
@@ -92,7 +93,7 @@ class RouterThresholds:
         """Take a JSON list of links, as `/thresholds` gives it, and keep the file; how many counted.
 
         Raises:
-            msgspec.MsgspecError: it is none; nothing was taken.
+            msgspec.MsgspecError, ValueError, RecursionError: it is none; nothing was taken.
         """
         counted = sum([self.take(link) for link in sorted(_decode_links(body), key=lambda link: link.version)])
         if counted:
@@ -116,7 +117,7 @@ class RouterThresholds:
                             if len(body) > MOST_BYTES:
                                 raise ValueError("too long")
                         self.take_all(bytes(body))
-                except (aiohttp.ClientError, TimeoutError, OSError, ValueError, RecursionError) as error:
+                except (aiohttp.ClientError, TimeoutError, OSError, *_NOT_LINKS) as error:
                     log.warning("thresholds are not followed: %s", type(error).__name__)
                 await asyncio.sleep(seconds)
 
@@ -159,7 +160,7 @@ class RouterThresholds:
         try:
             for link in sorted(_decode_links(body), key=lambda link: link.version):
                 self.take(link)
-        except msgspec.MsgspecError:
+        except _NOT_LINKS:
             log.error("the file of thresholds holds something else, so the limits hold: %s", self._file)
 
     def _save(self) -> None:

@@ -146,6 +146,64 @@ async def test_an_answer_in_many_pieces_is_read_to_its_end_and_none_for_ever(fil
     assert asked == 2
 
 
+@pytest.mark.parametrize(
+    "junk", [b"", b"nonsense", b"{}", b"\xff\xfe", b"[" * 5_000, b"[1]", b'[{"version": 2}]', b"<html>"]
+)
+async def test_an_endpoint_that_answers_anything_else_is_asked_again_and_changes_nothing(
+    file: Path, junk: bytes
+) -> None:
+    answers = iter([body(chain({})), junk, junk])
+    asked_all = asyncio.Event()
+
+    async def answer(request: aioweb.Request) -> aioweb.Response:
+        found = next(answers, None)
+        if found is None:
+            asked_all.set()
+            return aioweb.Response(status=500)
+        return aioweb.Response(body=found)
+
+    app = aioweb.Application()
+    app.router.add_get("/thresholds", answer)
+    made = client(file)
+    async with TestServer(app) as server:
+        task = asyncio.create_task(made.poll(str(server.make_url("/thresholds")), 0.001))
+        try:
+            async with asyncio.timeout(20):
+                await asked_all.wait()
+            assert not task.done()
+        finally:
+            task.cancel()
+    assert made.value(FLAG) == client(file).value(FLAG) == 0.99
+
+
+CHAIN = chain(
+    {"new_value": 0.98}, {"mode": "proposed", "new_value": 0.5}, {"new_value": 0.9999}, {"new_value": 0.97},
+    {"mode": "rolled_back", "new_value": 0.98}, {"mode": "rejected", "new_value": 0.9}, {"new_value": 0.999},
+)  # fmt: skip
+FORGED = chain(*({"new_value": 0.5} for _ in CHAIN), key=b"another key")
+EDITED = [msgspec.structs.replace(link, new_value=5.0) for link in CHAIN]
+FORKED = [linked(msgspec.structs.replace(link, new_value=0.5), "sha256:another", KEY, "1") for link in CHAIN]
+
+
+@given(st.lists(st.lists(st.sampled_from([*CHAIN, *FORGED, *EDITED]), max_size=6), max_size=8), st.integers(0, 8))
+def test_whatever_is_answered_versions_do_not_go_back_and_no_value_is_looser(
+    answers: list[list[ThresholdUpdate]], torn: int
+) -> None:
+    """Old copies, gaps, edits, forgeries, in any order: the value is a real link's of the newest version seen."""
+    made, newest = RouterThresholds(LIMITS, {"1": KEY.hex()}, "/nonexistent/file"), 0
+    for i, answer in enumerate(answers):
+        if i == torn and (follows := next((link for link in FORKED if link.version == made.version + 1), None)):
+            assert made.version == 0 or not made.take(follows), "signed, and not after the one before"
+            if made.version:
+                answer = [*answer, follows]
+        made.take_all(body(answer))
+        real = [link for link in answer if link in CHAIN and link.mode in ("active", "rolled_back")]
+        newest = max([newest, *(link.version for link in real)])
+        expected = min(CHAIN[newest - 1].new_value, LIMITS[FLAG]) if newest else LIMITS[FLAG]
+        assert made.value(FLAG) == expected
+        assert made.value("routing.guardrail", ROUTE) == 0.0
+
+
 async def test_it_follows_the_workers_page_and_outlives_it(file: Path) -> None:
     links = chain({}, {"new_value": 0.98})
     shown = links[:1]
