@@ -8,8 +8,9 @@ the miss risk R(t) = E[v 1{unsafe, score < t}] / E[v] has E[v D] = J R(t) E[v] (
 sees everything corrupts each label with chance up to epsilon (v <= 1, so that it gains at most epsilon), and also
 when s is larger and c smaller than said. So the bets prod (1 + b Y), b in [0, 1), and their mean over several b
 are nonnegative supermartingales, and P(ever >= 1 / delta) <= delta (Ville 1939; Waudby-Smith and Ramdas,
-arXiv:2010.09686; Saha and Ramdas, arXiv:2408.14015, for the contamination). No independence, any stopping, any
-delay that does not depend on the label.
+arXiv:2010.09686; Saha and Ramdas, arXiv:2408.14015, for the contamination). No independence, any stopping. Labels
+may be late or lost, as long as neither that nor their order depends on what is asked: where one tenant's answers
+always come first, the next label's risk given the past is not R(t). Tickets are issued in a secret order for this.
 
 *Tightening.* M <- (1 + M) (1 + b v (D - alpha J)), the Shiryaev-Roberts e-detector, mean over several b: while
 R(t) <= alpha and the judge is exactly as said, labels until M >= arl are at least arl in the mean (Shin, Ramdas
@@ -79,6 +80,10 @@ class Evidence:
         self.safe_mass = 0.0
         self.principals = Seen(PRINCIPAL_BITS)
         self.tenants = Seen(TENANT_BITS)
+        self._rises, self._gains = tables(config)
+
+    def bet_by(self, config: RatchetConfig) -> None:
+        """Of labels from now on, by this judge's sensitivity; what was bet stands."""
         self._rises, self._gains = tables(config)
 
     def restart(self) -> None:

@@ -6,13 +6,16 @@ by untrusted reports only, and only down. Higher is looser. Time is the labels' 
 
 import math
 import struct
+from bisect import bisect_right
 from collections.abc import Iterable
+
+import msgspec
 
 from detectors.ratchet.evidence import PRINCIPAL_BITS, TENANT_BITS, Evidence, Seen
 from detectors.ratchet.terms import DAY_S, Move, RatchetConfig, TrustedLabel, UntrustedReport, Why
 
-_HEAD = struct.Struct("<BIIQ2?5d")  # format, base, soft, epoch; the rest, in the order of `snapshot`
-_FORMAT = 1
+_HEAD = struct.Struct("<B8s2dIIQ2?5d")  # in the order of `snapshot`
+_FORMAT = 2
 _NEVER = -math.inf
 _VOTER_BITS = 256
 
@@ -32,8 +35,11 @@ class Ratchet:
     Guarantees while at most a share epsilon of the trusted labels is corrupted and the judge is as good as said:
     - The chance of ever loosening to a threshold whose miss risk is at least alpha throughout an epoch is at most
       delta, over all epochs: epoch k has 6 delta / (pi k)^2, and its thresholds are passed in a fixed sequence
-      (as Learn then Test, Angelopoulos et al., arXiv:2110.01052, with e-values).
-    - With the miss risk at alpha or less, false tightenings are at least `arl` labels apart in the mean.
+      (as Learn then Test, Angelopoulos et al., arXiv:2110.01052, with e-values). It is this one threshold's chance:
+      of m ratchets together it is m delta.
+    - With the miss risk at alpha or less, n labels tighten falsely from any one threshold n / `arl` times at most,
+      in the mean. Several thresholds may see the same run of misses: one false alarm can be followed by the next
+      lower one's soon after.
     What is not covered: traffic that turns worse within an epoch (the e-detector finds it, later than it came), a
     judge that is itself fooled beyond epsilon, and principals invented beyond what a sample of them can stand.
     """
@@ -112,14 +118,29 @@ class Ratchet:
             return self._move(now, "untrusted", self.index - 1)
         return None
 
+    def set_sensitivity(self, value: float) -> None:
+        """The judge's sensitivity as it is known now: what is bet from here on is bet by it.
+
+        Bets that trusted the judge more are void: a new epoch.
+        """
+        before = self.config.sensitivity
+        if value == before:
+            return
+        self.config = msgspec.structs.replace(self.config, sensitivity=value)
+        self._evidence.bet_by(self.config)
+        if value < before:
+            self.begin_epoch()
+
     def apply(self, move: Move) -> None:
         """Put a move of `decision` in force. Labels may have come in between; another move may not.
 
         Raises:
-            ValueError: it does not start from the threshold in force.
+            ValueError: it does not start from the threshold in force, or its evidence was dropped since.
         """
         if move.old_index != self.index:
             raise ValueError(f"a move from index {move.old_index}, with {self.index} in force")
+        if move.why == "evidence" and move.epoch != self.epoch:
+            raise ValueError(f"a move on evidence of epoch {move.epoch}, in epoch {self.epoch}")
         self._advance(move.time)
         self._fresh = False
         if move.why == "expiry":
@@ -162,7 +183,8 @@ class Ratchet:
     def snapshot(self) -> bytes:
         """The whole state, at most 4 kB: `restore` of it, with the same config, goes on exactly."""
         head = _HEAD.pack(
-            _FORMAT, self.base, self.soft, self.epoch, self._alarmed, self._fresh,
+            _FORMAT, self.config.stakes, self.config.sensitivity, self.threshold,
+            self.base, self.soft, self.epoch, self._alarmed, self._fresh,
             self._epoch_start, self._time, self._moved, self._soft_until, self._votes_since,
         )  # fmt: skip
         seen = self._missed_by.pack() + self._voters[0].pack() + self._voters[1].pack()
@@ -171,18 +193,24 @@ class Ratchet:
 
     @classmethod
     def restore(cls, config: RatchetConfig, state: bytes) -> "Ratchet":
-        """A ratchet that goes on from a snapshot. The config may have changed in all but its grid.
+        """A ratchet that goes on from a snapshot, with the sensitivity that was set.
 
-        What was bet under the old figures stands; a ceiling that came down below the base takes the base with it.
+        Where bets are made by other figures now (the grid, alpha, epsilon, specificity, the weights), what was bet
+        is no evidence of anything: it begins a new epoch at the highest threshold that is not above what was in
+        force. A ceiling that came down below the base takes the base with it.
 
         Raises:
-            ValueError: the state is of another format, or of another size of grid.
+            ValueError: the state is of another format.
         """
         ratchet = cls(config)
         try:
-            form, base, ratchet.soft, ratchet.epoch, *rest = _HEAD.unpack_from(state)
+            form, stakes, sensitivity, value, base, soft, epoch, *rest = _HEAD.unpack_from(state)
             if form != _FORMAT:
                 raise ValueError(f"a ratchet's state of format {form}")
+            ratchet.set_sensitivity(sensitivity)
+            ratchet.epoch = epoch
+            ratchet._alarmed, ratchet._fresh, ratchet._epoch_start, ratchet._time = rest[:4]
+            ratchet._moved, ratchet._soft_until, ratchet._votes_since = rest[4:]
             at = _HEAD.size
             seen = []
             for bits in (TENANT_BITS, PRINCIPAL_BITS, _VOTER_BITS):
@@ -190,13 +218,17 @@ class Ratchet:
                 at += bits // 8
             count = state[at]
             ratchet._loosened = list(struct.unpack_from(f"<{count}d", state, at + 1))
-            ratchet._evidence.load(state[at + 1 + 8 * count :])
+            if stakes == config.stakes:
+                ratchet.base, ratchet.soft = min(base, config.ceiling), soft
+                ratchet._missed_by, ratchet._voters = seen[0], (seen[1], seen[2])
+                ratchet._evidence.load(state[at + 1 + 8 * count :])
+            else:
+                ratchet.base = min(max(0, bisect_right(config.grid, value) - 1), config.ceiling)
+                ratchet._alarmed = ratchet._fresh = False
+                ratchet._votes_since = _NEVER
+                ratchet.begin_epoch()
         except (struct.error, IndexError) as error:
             raise ValueError(f"not a ratchet's state: {error}") from error
-        ratchet.base = min(base, config.ceiling)
-        ratchet._alarmed, ratchet._fresh, ratchet._epoch_start, ratchet._time = rest[:4]
-        ratchet._moved, ratchet._soft_until, ratchet._votes_since = rest[4:]
-        ratchet._missed_by, ratchet._voters = seen[0], (seen[1], seen[2])
         return ratchet
 
     def _advance(self, time: float) -> None:

@@ -1,6 +1,7 @@
 """What a ratchet is set to, what it is told, and what it answers."""
 
 import math
+from hashlib import blake2b
 from itertools import pairwise
 from typing import Annotated, Literal
 
@@ -27,7 +28,7 @@ class RatchetConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
     start: Count  # index in force at first
     ceiling: Count  # highest index that evidence may reach: a human signed it
     alpha: Share = 0.01  # miss risk allowed
-    delta: Share = 0.01  # chance of ever loosening past alpha
+    delta: Share = 0.01  # chance of ever loosening this one threshold past alpha
     epsilon: Annotated[float, Meta(ge=0, le=0.2)] = (
         0.0005  # most of the trusted labels that may be corrupted, chosen by an adversary
     )
@@ -61,6 +62,12 @@ class RatchetConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
             raise ValueError("a judge with sensitivity + specificity <= 1 knows nothing")
         if not 0 < self.alpha < 1 or not 0 < self.delta < 1 or not 0 <= self.epsilon <= 0.2:
             raise ValueError("alpha and delta lie strictly between 0 and 1, epsilon between 0 and 0.2")
+
+    @property
+    def stakes(self) -> bytes:
+        """Eight bytes of all that a bet is made by but the sensitivity, which is measured: the grid, the risks."""
+        terms = (self.grid, self.alpha, self.epsilon, self.specificity, self.weight_max)
+        return blake2b(msgspec.json.encode(terms), digest_size=8).digest()
 
 
 class TrustedLabel(msgspec.Struct, kw_only=True, frozen=True, gc=False):
