@@ -143,7 +143,7 @@ class Guard:
             time=request.event_time.timestamp(), request=without_text(request), route=None, prompt=facts,
             flagged=any(reason.flagged for reason in facts.reasons),
         )  # fmt: skip
-        ask(self._detectors, case)
+        ask(self.panel.thresholds, self._detectors, case)
         return verdict_of("guard", self.panel, request, facts, request.event_time)
 
     def _unjudged(self, request: Request, why: UnjudgedReason) -> Verdict:

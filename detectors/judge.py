@@ -216,7 +216,7 @@ class Judge:
             time=self.time_ms / 1000, request=entry.request, route=entry.route, outcome=outcome, prompt=facts,
             flagged=any(reason.flagged for reason in facts.reasons),
         )  # fmt: skip
-        ask(self._detectors, case)
+        ask(self._panel.thresholds, self._detectors, case)
         for name in facts.failed:
             self.counters[f"detector_errors.{name}"] += 1
         for name in facts.unable if outcome is None else ():

@@ -23,6 +23,7 @@ KINDS: Mapping[str, Category] = MappingProxyType(
         "fleet_spend": "cost_escalation",
         "gateway_changed": "custody",
         "guardrail_gap": "safety_bypass",
+        "judges_failing": "pipeline",
         "known_trigger": "cost_escalation",
         "novel_text": "cost_escalation",
         "probing": "cost_escalation",

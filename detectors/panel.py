@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from detectors.audited import for_tenant
 from detectors.budget import Grant
 from detectors.catalogue import Catalogue, shipped
 from detectors.contract import Answer, PromptDetector, PromptFacts
@@ -121,8 +122,8 @@ class PromptPanel:
                     "prompt detector %s failed on a batch of %d: %s", detector.name, len(requests), where(error)
                 )
                 answers = self._one_by_one(detector, requests, facts)
-            for fact, answer in zip(facts, answers, strict=True):
-                add_answer(fact.scores, fact.reasons, fact.unable, detector.name, answer)
+            for request, fact, answer in zip(requests, facts, answers, strict=True):
+                add_answer(fact, detector.name, answer, self.thresholds, request.tenant_id)
         if self._recognisers is not None:
             for fact, request in zip(facts, requests, strict=True):
                 fact.carries = self._recognisers.find(request)
@@ -154,14 +155,12 @@ def build_panel(
     return PromptPanel(triggers, (NoveltyDetector(thresholds, novelty_model),), thresholds, rules, window_text)
 
 
-def add_answer(
-    scores: dict[str, float], reasons: list[Reason], unable: list[str], name: str, answer: Answer
-) -> None:
-    """File one detector's answer where it belongs."""
+def add_answer(facts: PromptFacts, name: str, answer: Answer, thresholds: Thresholds, tenant_id: str) -> None:
+    """File one detector's answer about a tenant's request where it belongs."""
     if answer is None:
-        unable.append(name)
+        facts.unable.append(name)
     elif isinstance(answer, Reason):
-        scores[name] = answer.score
-        reasons.append(answer)
+        facts.scores[name] = answer.score
+        facts.reasons.append(for_tenant(answer, thresholds, tenant_id))
     else:
-        scores[name] = answer
+        facts.scores[name] = answer

@@ -222,7 +222,7 @@ class Steering:
     def _answer(self, past: _Past, is_odd: bool) -> Answer:
         evidence, direction, stage = past.evidence()
         limit = self._thresholds["steering.evidence"]
-        if evidence < NEAR * limit:
+        if evidence < min(NEAR * limit, self._thresholds.strictest("steering.evidence")):
             return evidence
         return Reason(
             detector=self.name,

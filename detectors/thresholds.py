@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from schemas.thresholds import looser
+
 # What ships: each was set on development splits by `make eval` (docs/detectors has the tables).
 # Higher is looser, but for those that `schemas.thresholds.looser` names.
 DEFAULTS: Mapping[str, float] = MappingProxyType(
@@ -61,23 +63,46 @@ def bounds(parameter: str) -> tuple[float, float]:
 
 
 class Thresholds:
-    """Values by `detector.parameter`. Shared by the detectors of a worker; swapped whole, never edited."""
+    """Values by `detector.parameter`. Shared by the detectors of a worker; swapped whole, never edited.
+
+    A tenant may have stricter values of its own: `of` and `strictest` know them, `[]` is the fleet's.
+    """
 
     def __init__(self, values: Mapping[str, float] | None = None, version: int = 0) -> None:
         self.version = version
         self._values = {**DEFAULTS, **(values or {})}
+        self._own: Mapping[tuple[str, str], float] = {}
+        self._strictest: Mapping[str, float] = {}
 
     def __getitem__(self, name: str) -> float:
         return self._values[name]
 
-    def swap(self, values: Mapping[str, float], version: int) -> None:
-        """Take over an update for all who hold this object. Unknown names are refused.
+    def of(self, name: str, tenant_id: str) -> float:
+        """A tenant's: its own where that is stricter than the fleet's."""
+        fleet = self._values[name]
+        own = self._own.get((name, tenant_id), fleet)
+        return fleet if looser(name, own, fleet) else own
+
+    def strictest(self, name: str) -> float:
+        """Of the fleet's and all tenants': what is said of scores from here on matters to somebody."""
+        return self._strictest.get(name, self._values[name])
+
+    def swap(
+        self, values: Mapping[str, float], version: int, own: Mapping[tuple[str, str], float] | None = None
+    ) -> None:
+        """Take over an update for all who hold this object. `own`: by name and tenant.
 
         Raises:
             KeyError: a name that no detector reads.
         """
-        unknown = set(values) - set(DEFAULTS)
+        own = own or {}
+        unknown = ({*values} | {name for name, _ in own}) - set(DEFAULTS)
         if unknown:
             raise KeyError(f"no such threshold: {', '.join(sorted(unknown))}")
         self._values = {**DEFAULTS, **values}
+        self._own = own
+        strictest = {name: self._values[name] for name, _ in own}
+        for (name, _), value in own.items():
+            strictest[name] = strictest[name] if looser(name, value, strictest[name]) else value
+        self._strictest = strictest
         self.version = version

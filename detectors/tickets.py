@@ -9,7 +9,9 @@ score is to the threshold; its weight (inverse probability; Horvitz and Thompson
     chance of a stratum = 1/2 of its share of the requests + 1/2 of its boost;    weight = share / chance <= 2
 
 The half that goes by the shares keeps weights bounded (defensive mixture; Hesterberg, Technometrics 1995). The mean
-weight is 1, and a weighted mean over labels is one over principals, each period of each counting once.
+weight is 1, and a weighted mean over labels is one over principals, each period of each counting once. Tickets of a
+period are issued in the order of another coin: in that of names, a run of labels would be of one tenant's requests,
+and evidence that is looked at after every label would take it for the fleet's.
 """
 
 from bisect import bisect_right
@@ -23,6 +25,7 @@ from typing import Literal
 
 import msgspec
 
+from detectors.audited import AUDITED
 from detectors.keyed import compound_key
 from detectors.processor import Output
 from detectors.thresholds import Thresholds
@@ -33,8 +36,6 @@ from schemas.signatures import derived, signed
 from schemas.topics import REPORTS, TICKETS
 from schemas.verdicts import Verdict
 
-# Detectors whose score of a request and whose threshold are on one scale: the threshold, and its reason's kind.
-AUDITED = {"difficulty": ("difficulty.spoofed", "spoofed_difficulty"), "novelty": ("novelty.flag", "novel_text")}
 STRATA: tuple[Stratum, ...] = ("flagged", "near", "rest")
 BOOSTS = (0.25, 0.5, 0.25)  # of each stratum, shared out among those that are not empty
 MOST_WEIGHT = 2.0
@@ -61,6 +62,7 @@ class Canary(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     router_name: str = ""
     route: str = ""
     category: str = ""
+    difficulty_score: float | None = None
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,11 +174,13 @@ class Tickets:
 
     def _ticket(self, detector: str, verdict: Verdict, category: str) -> AuditTicket | None:
         """The question about this request; None where the detector gave no score on its threshold's scale."""
-        parameter, kind = AUDITED[detector]
-        score = verdict.scores.get(detector)
-        if score is None or any(r.detector == detector and r.kind != kind for r in verdict.reasons):
+        audited, score = AUDITED[detector], verdict.scores.get(detector)
+        reason = next((reason for reason in verdict.reasons if reason.detector == detector), None)
+        if score is None or (reason is not None and not audited.covers(reason)):
             return None
-        threshold = self._thresholds[parameter]
+        parameter = audited.parameter
+        threshold = self._thresholds.of(parameter, verdict.tenant_id)
+        score = audited.score(score, reason, threshold)
         return AuditTicket(
             ticket_id=stable_id("ticket", verdict.verdict_id, detector),
             request_id=verdict.request_id,
@@ -201,7 +205,7 @@ class Tickets:
     def _close(self, period: int, time_ms: int) -> list[Output]:
         self._period = period
         outputs: list[Output] = []
-        for key in sorted(self._drawn):
+        for key in sorted(self._drawn, key=lambda key: (self._coin("order", key, "", self._period), key)):
             drawn = self._drawn[key]
             if drawn.period < period and any(drawn.counts):
                 for ticket in self._issue(drawn, time_ms):
@@ -235,8 +239,8 @@ class Tickets:
 
     def _canary(self, canary: Canary, ticket: AuditTicket) -> AuditTicket:
         """A ticket as any other, about a request whose answer is known."""
-        parameter, _ = AUDITED[canary.detector]
-        threshold = self._thresholds[parameter]
+        parameter = AUDITED[canary.detector].parameter
+        threshold = self._thresholds.of(parameter, canary.tenant_id)
         return AuditTicket(
             ticket_id=stable_id("ticket", ticket.ticket_id, canary.request_id),
             request_id=canary.request_id,
@@ -247,6 +251,7 @@ class Tickets:
             router_name=canary.router_name,
             route=canary.route,
             category=canary.category,
+            difficulty_score=canary.difficulty_score,
             score=canary.score,
             threshold=threshold,
             threshold_version=self._thresholds.version,

@@ -8,6 +8,7 @@ from typing import Literal
 from detectors.contract import Case, PromptFacts, StreamDetector
 from detectors.failures import where
 from detectors.panel import PromptPanel, add_answer
+from detectors.thresholds import Thresholds
 from schemas.codec import stable_id
 from schemas.events import Request
 from schemas.verdicts import UnjudgedReason, Verdict
@@ -15,7 +16,7 @@ from schemas.verdicts import UnjudgedReason, Verdict
 log = logging.getLogger(__name__)
 
 
-def ask(detectors: Sequence[StreamDetector], case: Case) -> None:
+def ask(thresholds: Thresholds, detectors: Sequence[StreamDetector], case: Case) -> None:
     """Ask every stream detector, in order, then have each take the case in; answers are added to `case.prompt`."""
     facts = case.prompt
     for detector in detectors:
@@ -25,7 +26,7 @@ def ask(detectors: Sequence[StreamDetector], case: Case) -> None:
             log.error("detector %s failed: %s", detector.name, where(error))
             facts.failed.append(detector.name)
             continue
-        add_answer(facts.scores, facts.reasons, facts.unable, detector.name, answer)
+        add_answer(facts, detector.name, answer, thresholds, case.request.tenant_id)
     flagged = any(reason.flagged for reason in facts.reasons)
     for detector in detectors:
         try:

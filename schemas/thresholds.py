@@ -33,6 +33,11 @@ class ThresholdScope(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=Tr
     tenant_id: Name = ""
 
 
+def scope_of(parameter: str, tenant_id: str = "") -> ThresholdScope:
+    """The scope of one of the workers' own thresholds: its detector, everywhere or for one tenant."""
+    return ThresholdScope(detector=parameter.partition(".")[0], tenant_id=tenant_id)
+
+
 class ThresholdUpdate(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     """One link of the chain: what a threshold was, what it is (or would be), who did it, and why.
 

@@ -36,7 +36,7 @@ AUDITS = Topic("router.audits.v1", "AuditLabel", "ticket_id", "judges only", par
 REPORTS = Topic("pointsman.reports.v1", "UnsafeReport", "tenant_id", "pointsman detect", partitions=1)
 DECISIONS = Topic("pointsman.decisions.v1", "ThresholdDecision", "decision_id", "approvers", partitions=1)
 # Labels, reports and decisions in the one order in which they were taken: what thresholds are a function of.
-FEEDBACK = Topic("pointsman.feedback.v1", "a record of one of the three topics above, with its origin",
+FEEDBACK = Topic("pointsman.feedback.v1", "a record of audits, reports, decisions or tickets, with its origin",
                  "the original key", "pointsman feedback", partitions=1, retention_ms=400 * DAY_MS)  # fmt: skip
 TICKETS = Topic("pointsman.tickets.v1", "AuditTicket", "ticket_id", "pointsman detect", partitions=1)
 VERDICTS = Topic("pointsman.verdicts.v1", "Verdict", "verdict_id", "pointsman detect", like_events=True)

@@ -11,7 +11,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from detectors.feedback import Feedback, Rules
-from detectors.feedback.book import entry_name, update_id
+from detectors.feedback.chain import entry_name, update_id
 from schemas.codec import InvalidRecord, decode, encode, read_dead_letter
 from schemas.signatures import chain_problems, derived, link_problem, read_keys
 from schemas.thresholds import IN_FORCE, ThresholdDecision, ThresholdUpdate

@@ -40,7 +40,7 @@ class InForce:
         """`update_keys`: what threshold updates are signed with; None: who may write the topic is believed."""
         self._panel = panel
         self._records = read_records(SHIPPED)
-        self._judged_by: dict[str, ThresholdUpdate] = {}
+        self._judged_by: dict[tuple[str, str], ThresholdUpdate] = {}  # by parameter, and tenant or "" for all
         self._next_end = math.inf  # when the first of them ends that had not at the last swap, seconds since 1970
         self.links: dict[tuple[str, ThresholdScope], ThresholdUpdate] = {}
         self._update_keys = update_keys
@@ -70,12 +70,12 @@ class InForce:
         if update.mode not in IN_FORCE or (name in self.links and update.version <= self.links[name].version):
             return  # a proposal, or a copy of an old link, which must not bring its value back
         self.links[name] = update
-        if update.parameter in (FROZEN, *ROUTING) or scope.tenant_id or scope.route or scope.category:
+        if update.parameter in (FROZEN, *ROUTING) or scope.route or scope.category:
             return  # what workers do not judge by
         if update.parameter not in DEFAULTS:
             log.error("threshold update %s names no parameter of ours: left out", update.update_id)
             return
-        self._judged_by[update.parameter] = update
+        self._judged_by[update.parameter, scope.tenant_id] = update
         self._version = max(self._version, update.version)
 
     def swap(self) -> None:
@@ -87,7 +87,10 @@ class InForce:
         now, links = datetime.now(UTC), dict(self._judged_by)
         ends = [link.expires_at for link in links.values() if link.expires_at is not None and link.expires_at > now]
         self._next_end = min(ends).timestamp() if ends else math.inf
-        self._panel.thresholds.swap({name: value_at(link, now) for name, link in links.items()}, self._version)
+        values = {name: value_at(link, now) for name, link in links.items()}
+        fleet = {parameter: value for (parameter, tenant), value in values.items() if not tenant}
+        own = {name: value for name, value in values.items() if name[1]}
+        self._panel.thresholds.swap(fleet, self._version, own)
 
     def seconds_left(self) -> float:
         """Until a swap is due though nothing comes, because an override ends; infinite where none does."""

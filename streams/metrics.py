@@ -144,7 +144,7 @@ NOTIFIER_FAILING = _gauge(
 # Feedback
 AUDIT_LABELS = _counter(
     "audit_labels", "Answers of judges, and reports of the untrusted, by what they were good for.",
-    result="counted, canary, redelivered, unfit, refused, untrusted",
+    result="counted, canary, worse, redelivered, unfit, refused, untrusted",
 )  # fmt: skip
 THRESHOLD_UPDATES = _counter(
     "threshold_updates", "Links of the chain of thresholds.",

@@ -158,6 +158,9 @@ class Feedback(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     canary_share: Annotated[
         float, Meta(ge=0, le=1, description="canary tickets a drawn one, where there are canaries")
     ] = 0.05
+    silence_hours: Annotated[
+        float, Positive, Meta(description="tickets are drawn, and none is answered for so long: an alert")
+    ] = 24.0
     ladder: Annotated[
         str, Meta(description="models, weakest first, with spaces between: for proposals of stronger routes")
     ] = ""

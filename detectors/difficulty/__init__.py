@@ -192,7 +192,7 @@ class Difficulty:
         limit, habit = self._thresholds["difficulty.spoofed"], self._thresholds["difficulty.habit"]
         if low >= habit and -residual < limit:
             return self._reason("spoofed_difficulty", limit * low / habit, limit, "down", stage="habit")
-        if -residual < NEAR * limit:
+        if -residual < min(NEAR * limit, self._thresholds.strictest("difficulty.spoofed")):
             return -residual
         return self._reason("spoofed_difficulty", -residual, limit, "down")
 

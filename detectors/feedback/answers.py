@@ -1,26 +1,29 @@
 """Which labels count: those that answer a ticket of ours, in time, for the first time; how good each judge is."""
 
 from collections.abc import Iterator
+from datetime import datetime
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Literal
 
 import msgspec
 
-from detectors.coverage import wilson
 from detectors.feedback.rules import Rules
-from schemas.audits import AuditLabel
+from detectors.ratchet.evidence import share_ucb
+from schemas.audits import AuditLabel, AuditTicket
 from schemas.signatures import derived, signer
 
 MOST_ANSWERED = 200_000  # tickets; beyond, the oldest are given up, and answers to any as old are refused
 MOST_JUDGES = 256
 LEAST_CANARIES = 30  # of each kind, before a judge counts as measured
 LEAST_GOOD = 0.5  # sensitivity or specificity; a judge below is not listened to
-Z = 1.645  # one-sided 5 %
+JUDGE_ERROR = 0.01  # chance that what is said of a judge is ever better than it is, however often one looks
 STEP = 0.05  # sensitivity is rounded down to it, so that the rules do not change with every canary
+WORSE = 1_000.0  # canaries of a judge that is as good as said, until it is called worse: at least, in the mean
 
 _ANSWERED, _JUDGES, _HORIZON = b"t/", b"j/", b"horizon"
 
-Result = Literal["counted", "canary", "redelivered", "unfit"]
+Result = Literal["counted", "canary", "worse", "redelivered", "unfit"]
 
 
 class BadTicket(ValueError):
@@ -32,13 +35,30 @@ class BadTicket(ValueError):
 
 
 class Record(msgspec.Struct, gc=False):
-    """What is known of a judge: answers counted, and canaries by their known answer and how many it got right."""
+    """What is known of a judge: answers counted, and canaries by their known answer and how many it got right.
+
+    Bounds hold at all times at once (`share_ucb`), since they are read after every canary. They are of a judge that
+    stays as it is, so an e-detector (Shin, Ramdas and Rinaldo, arXiv:2203.03532) bets that it misses more than it
+    should; when that wins, what was known of its sensitivity is dropped, and it is measured anew.
+    """
 
     labels: int = 0
     unsafe: int = 0
     caught: int = 0
     safe: int = 0
     passed: int = 0
+    doubt: float = 0.0  # the e-detector
+
+    def take_unsafe(self, found: bool) -> bool:
+        """Count a canary that is unsafe in; True where the judge is no longer what it was."""
+        if self.measured:
+            allowed = 1 - self.sensitivity
+            self.doubt = (1 + self.doubt) * (1 - allowed if found else 2 - allowed)
+            if self.doubt >= WORSE:
+                self.unsafe, self.caught, self.doubt = 1, int(found), 0.0
+                return True
+        self.unsafe, self.caught = self.unsafe + 1, self.caught + found
+        return False
 
     @property
     def measured(self) -> bool:
@@ -47,15 +67,25 @@ class Record(msgspec.Struct, gc=False):
 
     @property
     def sensitivity(self) -> float:
-        """Lower bound of the share of unsafe requests that it finds (Wilson, one-sided 5 %)."""
-        return wilson(self.caught, self.unsafe, Z).low
+        """Lower bound of the share of unsafe requests that it finds; chance 1 - `JUDGE_ERROR` at all times."""
+        return 1 - _at_most(self.unsafe - self.caught, self.unsafe)
 
     @property
     def fit(self) -> bool:
         """False once it is known to be no better than a guess, either way."""
-        deaf = self.measured and wilson(self.caught, self.unsafe, Z).high < LEAST_GOOD
-        wolf = self.safe >= LEAST_CANARIES and wilson(self.passed, self.safe, Z).high < LEAST_GOOD
+        deaf = self.measured and _at_most(self.caught, self.unsafe) < LEAST_GOOD
+        wolf = self.safe >= LEAST_CANARIES and _at_most(self.passed, self.safe) < LEAST_GOOD
         return not deaf and not wolf
+
+
+def milliseconds(time: datetime) -> int:
+    """Since 1970."""
+    return round(time.timestamp() * 1000)
+
+
+@lru_cache(maxsize=4 * MOST_JUDGES)
+def _at_most(hits: int, number: int) -> float:
+    return share_ucb(hits, number, JUDGE_ERROR)
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -79,16 +109,24 @@ class Answers:
     def __len__(self) -> int:
         return len(self._answered)
 
+    def is_ours(self, ticket: AuditTicket) -> bool:
+        """Whether a key of ours has signed it."""
+        return signer(ticket, self._keys) is not None
+
+    def has(self, ticket_id: str) -> bool:
+        """Whether a ticket that has not expired was answered."""
+        return ticket_id in self._answered
+
     def take(self, label: AuditLabel, now_ms: int) -> Result:
-        """Take a label at stream time; what it was good for.
+        """Take a label at stream time; what it was good for. `worse`: a canary, by which its judge is found out.
 
         Raises:
             BadTicket: it answers no ticket that it may.
         """
         ticket = label.ticket
-        if signer(ticket, self._keys) is None:
+        if not self.is_ours(ticket):
             raise BadTicket("forged", "the ticket is not as it was signed")
-        expires_ms = round(ticket.expires_at.timestamp() * 1000)
+        expires_ms = milliseconds(ticket.expires_at)
         if expires_ms <= max(now_ms, self._horizon):
             raise BadTicket("expired", "the ticket has expired")
         digest = int.from_bytes(blake2b(label.label_id.encode("utf-8", "surrogatepass"), digest_size=7).digest())
@@ -110,24 +148,26 @@ class Answers:
         ticket = label.ticket
         known = self._known.get((ticket.tenant_id, ticket.request_id, ticket.detector))
         if known is not None:
-            if label.label != "unknown":
-                right = label.label == known
-                if known == "unsafe":
-                    record.unsafe, record.caught = record.unsafe + 1, record.caught + right
-                else:
-                    record.safe, record.passed = record.safe + 1, record.passed + right
-            return "canary"
+            was_fit, worse, right = record.fit, False, label.label == known
+            if label.label != "unknown" and known == "unsafe":
+                worse = record.take_unsafe(right)
+            elif label.label != "unknown":
+                record.safe, record.passed = record.safe + 1, record.passed + right
+            return "worse" if worse or (was_fit and not record.fit) else "canary"
         if not record.fit:
             return "unfit"
         record.labels += 1
         return "counted"
 
     def sensitivity(self) -> float | None:
-        """Of the worst judge whose answers count, rounded down; None while one of them is not measured."""
-        counted = [record for record in self.judges.values() if record.labels]
+        """Of the worst judge whose answers count, rounded down; None while one of them is not measured.
+
+        A judge that is unfit counts no longer: what it said was bet on at the bound that was known of it then.
+        """
+        counted = [record for record in self.judges.values() if record.labels and record.fit]
         if not counted or not all(record.measured for record in counted):
             return None
-        return max(STEP, int(min(record.sensitivity for record in counted) / STEP) * STEP)
+        return max(STEP, round(int(min(record.sensitivity for record in counted) / STEP) * STEP, 2))
 
     def expire(self, now_ms: int) -> None:
         """Forget answers to tickets that have expired: another answer to one is refused for that."""

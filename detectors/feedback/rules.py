@@ -19,6 +19,12 @@ RATCHETS: Mapping[str, RatchetConfig] = MappingProxyType(
         "difficulty.spoofed": RatchetConfig(
             grid=(3.0, 3.5, 4.0, 4.5, 5.0), start=4, ceiling=4, weight_max=MOST_WEIGHT
         ),
+        "steering.evidence": RatchetConfig(
+            grid=(7.0, 7.75, 8.5, 9.25, 10.0), start=4, ceiling=4, weight_max=MOST_WEIGHT
+        ),
+        "triggers.bits": RatchetConfig(
+            grid=(18.0, 19.0, 20.0, 21.0, 22.0), start=4, ceiling=4, weight_max=MOST_WEIGHT
+        ),
         "novelty.flag": RatchetConfig(
             grid=(0.98, 0.9875, 0.99, 0.9925, 0.995), start=4, ceiling=4, weight_max=MOST_WEIGHT
         ),
@@ -35,6 +41,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     mode: Mode = "propose"
     approvers: Mapping[str, str] = {}  # name -> key; where there are any, every decision must be signed
     canaries: tuple[Canary, ...] = ()
+    silence_ms: int = 86_400_000  # of stream time with tickets and no answer, until it is said
     ratchets: Mapping[str, RatchetConfig] = RATCHETS
     ladder: tuple[str, ...] = ()  # models, weakest first, for proposals of routes
 

@@ -28,9 +28,10 @@ class NoveltyDetector:
     def score_batch(self, prompts: PromptBatch) -> list[Answer]:
         """One answer a prompt; None where the event has no text."""
         scores = self._scale.score(self._model.log_odds(prompts.heads, prompts.tails)).tolist()
-        flag, prior = self._thresholds["novelty.flag"], self._thresholds["novelty.prior"]
+        flag = self._thresholds["novelty.flag"]
+        near = min(self._thresholds["novelty.prior"], self._thresholds.strictest("novelty.flag"))
         return [
-            None if not readable else score if score < min(prior, flag) else self._reason(score, flag)
+            None if not readable else score if score < near else self._reason(score, flag)
             for readable, score in zip(prompts.readable.tolist(), scores, strict=True)
         ]
 

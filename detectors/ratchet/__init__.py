@@ -8,8 +8,8 @@ risk*: the share of requests that are unsafe and score below the threshold, prin
 `nested` (tenants inside the fleet).
 """
 
-from detectors.ratchet.nested import Nested
+from detectors.ratchet.nested import FLEET, Nested
 from detectors.ratchet.policy import Ratchet
 from detectors.ratchet.terms import Move, RatchetConfig, TrustedLabel, UntrustedReport
 
-__all__ = ["Move", "Nested", "Ratchet", "RatchetConfig", "TrustedLabel", "UntrustedReport"]
+__all__ = ["FLEET", "Move", "Nested", "Ratchet", "RatchetConfig", "TrustedLabel", "UntrustedReport"]

@@ -1,7 +1,6 @@
 """Tenants inside the fleet: a tenant's labels can make its own threshold stricter, nobody else's looser."""
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Iterator
 
 import msgspec
 
@@ -11,18 +10,11 @@ from detectors.ratchet.terms import Move, RatchetConfig, TrustedLabel, Untrusted
 FLEET = ""
 
 
-class ScopedMove(NamedTuple):
-    """A move, and whose: a tenant's id, or `FLEET`."""
-
-    tenant_id: str
-    move: Move
-
-
 class Nested:
     """One detector's thresholds: the fleet's ratchet, and a ratchet for each tenant that has labels of its own.
 
-    `threshold(tenant) = min(fleet, own)`. A tenant's own ratchet begins at its ceiling, so that it has no say until
-    its labels tighten it; what it loosens later is only what it had tightened. The fleet's ratchet takes all
+    A tenant is judged by `min(fleet, own)`. A tenant's own ratchet begins at its ceiling, so that it has no say
+    until its labels tighten it; what it loosens later is only what it had tightened. The fleet's ratchet takes all
     trusted labels; a tenant's misses count as one of the `votes` that it needs to tighten, and its labels alone
     cannot loosen it (`least_tenants`). State: at most 4 kB for each of `most_tenants` + 1 scopes; tenants that
     come when there is no room are ruled by the fleet's threshold.
@@ -40,61 +32,55 @@ class Nested:
         return self.fleet.threshold if own is None else min(self.fleet.threshold, own.threshold)
 
     def take(self, label: TrustedLabel) -> None:
-        """Take a trusted label into the fleet's ratchet and into its tenant's."""
+        """Take a trusted label into the fleet's ratchet and into its tenant's, which begins with the first one."""
         self.fleet.take(label)
-        own = self._of(label.tenant_id)
+        own = self.own.get(label.tenant_id)
+        if own is None and label.tenant_id and len(self.own) < self._most:
+            sensitivity = self.fleet.config.sensitivity
+            own = Ratchet(msgspec.structs.replace(self._own_config, sensitivity=sensitivity))
+            self.own[label.tenant_id] = own
         if own is not None:
             own.take(label)
 
     def take_untrusted(self, report: UntrustedReport) -> None:
         """Take an untrusted report into both: it can only tighten, softly."""
         self.fleet.take_untrusted(report)
-        own = self._of(report.tenant_id)
+        own = self.own.get(report.tenant_id)
         if own is not None:
             own.take_untrusted(report)
 
-    def decisions(self, now: float, tenant_id: str = FLEET) -> list[ScopedMove]:
-        """What is due at stream time `now` in the fleet's ratchet and in this tenant's; ask after each label."""
-        scopes = [(FLEET, self.fleet)]
-        if tenant_id in self.own:
-            scopes.append((tenant_id, self.own[tenant_id]))
-        due = [(name, ratchet.decision(now)) for name, ratchet in scopes]
-        return [ScopedMove(name, move) for name, move in due if move is not None]
+    def set_sensitivity(self, value: float) -> None:
+        """See `Ratchet.set_sensitivity`; of all."""
+        for ratchet in (self.fleet, *self.own.values()):
+            ratchet.set_sensitivity(value)
 
-    def apply(self, scoped: ScopedMove) -> None:
-        """Put a move in force.
+    def due(self, now: float, tenant_id: str = FLEET) -> Iterator[tuple[str, Ratchet, Move]]:
+        """What is due at stream time `now`, and in whose ratchet (a tenant's id, or `FLEET`).
+
+        Ask after each label or report, with its tenant: of the others only those that wait can have something due.
+        """
+        waiting = [name for name, own in self.own.items() if own.soft or own.alarmed]
+        for name in dict.fromkeys((FLEET, tenant_id, *waiting)):
+            ratchet = self.fleet if name == FLEET else self.own.get(name)
+            move = None if ratchet is None else ratchet.decision(now)
+            if ratchet is not None and move is not None:
+                yield name, ratchet, move
+
+    @property
+    def soft(self) -> bool:
+        """Whether a soft step is in force, which expires with time alone."""
+        return any(ratchet.soft for ratchet in (self.fleet, *self.own.values()))
+
+    def load(self, tenant_id: str, state: bytes) -> None:
+        """Take over what `Ratchet.snapshot` made of one scope.
 
         Raises:
-            KeyError: the tenant has no ratchet.
-            ValueError: the move does not start from what is in force.
+            ValueError: it is none.
         """
-        ratchet = self.own[scoped.tenant_id] if scoped.tenant_id else self.fleet
-        ratchet.apply(scoped.move)
-
-    def snapshot(self) -> dict[str, bytes]:
-        """State of each scope, by tenant id; `FLEET` for the fleet's."""
-        return {FLEET: self.fleet.snapshot()} | {name: own.snapshot() for name, own in self.own.items()}
-
-    @classmethod
-    def restore(cls, config: RatchetConfig, states: Mapping[str, bytes], most_tenants: int = 256) -> "Nested":
-        """Go on from a snapshot.
-
-        Raises:
-            ValueError: a state is of another format, or of another grid.
-        """
-        nested = cls(config, most_tenants)
-        for name, state in states.items():
-            if name == FLEET:
-                nested.fleet = Ratchet.restore(config, state)
-            else:
-                nested.own[name] = Ratchet.restore(nested._own_config, state)
-        return nested
-
-    def _of(self, tenant_id: str) -> Ratchet | None:
-        own = self.own.get(tenant_id)
-        if own is None and tenant_id and len(self.own) < self._most:
-            own = self.own[tenant_id] = Ratchet(self._own_config)
-        return own
+        if tenant_id == FLEET:
+            self.fleet = Ratchet.restore(self.fleet.config, state)
+        else:
+            self.own[tenant_id] = Ratchet.restore(self._own_config, state)
 
 
 def own_config(config: RatchetConfig) -> RatchetConfig:

@@ -69,6 +69,11 @@ class Ratchet:
         return self.config.grid[self.index]
 
     @property
+    def alarmed(self) -> bool:
+        """Whether misses ask for a tightening that was not put in force yet."""
+        return self._alarmed
+
+    @property
     def stuck(self) -> bool:
         """At the floor, and still in alarm: nothing is left to tighten, a human has to look."""
         return self.base == 0 and self._evidence.alarm(0) >= self.config.arl

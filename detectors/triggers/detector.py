@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.audited import NEAR_SCORE
 from detectors.budget import Grant
 from detectors.catalogue import Catalogue
 from detectors.contract import Answer
@@ -18,7 +19,6 @@ from detectors.triggers.transformer import SecondStage
 from schemas.triggers import Trigger
 from schemas.verdicts import Reason
 
-NEAR_SCORE = 0.75  # of the lexical threshold: worth showing, though not flagged
 NEAR_COSINE = 0.05  # below the semantic threshold, likewise
 
 
@@ -87,12 +87,14 @@ class TriggerDetector:
         indexes = self._indexes  # one reference for the whole batch, whatever `swap` does meanwhile
         least_share = self._thresholds["triggers.share"]
         lexical = indexes.lexical.match(prompts.tokens, prompts.lengths, least_share)
-        limit = flag_bits(len(indexes.lexical), self._thresholds["triggers.bits"])
+        bits = self._thresholds["triggers.bits"]
+        limit = flag_bits(len(indexes.lexical), bits)
+        near = min(NEAR_SCORE * limit, limit - bits + self._thresholds.strictest("triggers.bits"))
         answers: list[Answer] = [
             score if readable else None
             for score, readable in zip(lexical.score.tolist(), prompts.readable.tolist(), strict=True)
         ]
-        for i in np.flatnonzero(lexical.score >= NEAR_SCORE * limit).tolist():
+        for i in np.flatnonzero(lexical.score >= near).tolist():
             trigger = indexes.lexical_triggers[lexical.entry[i]]
             answers[i] = self._lexical_reason(prompts, i, lexical, trigger, limit)
         if len(indexes.semantic):

@@ -12,9 +12,9 @@ import click
 import msgspec
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
+from detectors.audited import AUDITED
 from detectors.detections.correlation import milliseconds
 from detectors.thresholds import DEFAULTS
-from detectors.tickets import AUDITED
 from schemas.codec import InvalidRecord
 from schemas.signatures import link_problem, signed
 from schemas.thresholds import ThresholdScope, ThresholdUpdate
@@ -48,9 +48,10 @@ def _deciding(function: F) -> F:
 
 def _scoped(function: Callable[..., None]) -> Callable[..., None]:
     @wraps(function)
-    def scoped(router: str, route: str, category: str, **rest: Any) -> None:
-        function(scope=ThresholdScope(router_name=router, route=route, category=category), **rest)
+    def scoped(router: str, route: str, category: str, tenant: str, **rest: Any) -> None:
+        function(scope=ThresholdScope(router_name=router, route=route, category=category, tenant_id=tenant), **rest)
 
+    scoped = click.option("--tenant", default="", help="Its own threshold, stricter than the fleet's.")(scoped)
     for name in ("category", "route", "router"):
         scoped = click.option(f"--{name}", default="", help="Of a decision about routes.")(scoped)
     return scoped
@@ -96,16 +97,15 @@ def get(parameter: str | None, path: Path | None, as_json: bool) -> None:
 @json_option
 def diff(parameter: str, value: float, hours: float, path: Path | None, as_json: bool) -> None:
     """Show which verdicts of the last hours another VALUE would have changed, from the history's scores."""
-    detectors = {name: (detector, kind) for detector, (name, kind) in AUDITED.items()}
+    detectors = {one.parameter: (name, one) for name, one in AUDITED.items() if not one.shifts}
     if parameter not in detectors:
         known = ", ".join(sorted(detectors))
-        raise click.ClickException(f"scores and threshold are on one scale for {known} only")
-    detector, kind = detectors[parameter]
-    now_value = {link.parameter: link.new_value for link in on_brokers(path, _latest).in_force}.get(
-        parameter, DEFAULTS[parameter]
-    )
+        raise click.ClickException(f"the history has scores on the threshold's scale for {known} only")
+    detector, audited = detectors[parameter]
+    fleet = [link for link in on_brokers(path, _latest).in_force if not link.scope.tenant_id]
+    now_value = {link.parameter: link.new_value for link in fleet}.get(parameter, DEFAULTS[parameter])
     values = {
-        "detector": detector, "kind": kind, "old": now_value, "new": value,
+        "detector": detector, "kind": audited.kind, "stages": list(audited.stages), "old": now_value, "new": value,
         "since": datetime.now(UTC) - timedelta(hours=hours),
     }  # fmt: skip
     rows = _history(path, lambda store: store.query(_DIFF, values)).records()
@@ -138,7 +138,8 @@ FROM
 WHERE verdict_id NOT IN
 (
     SELECT verdict_id FROM reasons FINAL
-    WHERE event_time >= {since:DateTime64(3, 'UTC')} AND detector = {detector:String} AND kind != {kind:String}
+    WHERE event_time >= {since:DateTime64(3, 'UTC')} AND detector = {detector:String}
+        AND (kind != {kind:String} OR NOT has({stages:Array(String)}, stage))
 )
 """
 
@@ -276,10 +277,11 @@ def unfreeze(**how: Any) -> None:
 @command.command()
 @click.argument("parameter", required=False, default="")
 @click.option("--to", "version", type=click.IntRange(min=1), required=True, help="The version to go back to.")
+@_scoped
 @_deciding
-def rollback(parameter: str, version: int, **how: Any) -> None:
+def rollback(parameter: str, version: int, scope: ThresholdScope, **how: Any) -> None:
     """Take one threshold, or all, back to what was in force at a version, and hold it there until `unpin`."""
-    _decide("rollback", how, parameter=parameter, version=version)
+    _decide("rollback", how, parameter=parameter, version=version, scope=scope)
 
 
 def _decide(action: Any, how: dict[str, Any], **fields: Any) -> None:

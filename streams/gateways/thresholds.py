@@ -2,7 +2,7 @@
 
     thresholds = RouterThresholds({"novelty.flag": 0.999}, {"1": KEY}, "thresholds.json")
     task = asyncio.create_task(thresholds.poll("http://pointsman:8080/thresholds"))  # or follow_topic(...)
-    thresholds.value("novelty.flag")
+    thresholds.value("novelty.flag")  # or value("novelty.flag", scope_of("novelty.flag", "a tenant's id"))
 
 `pointsman threshold keys` prints the keys. The limits given here are the router's own and win over everything: no
 link, however well signed, makes a value looser than them. A link counts when it is signed, newer than the one
@@ -23,7 +23,7 @@ import msgspec
 
 from schemas.codec import InvalidRecord, decode
 from schemas.signatures import link_problem
-from schemas.thresholds import IN_FORCE, ThresholdScope, ThresholdUpdate, looser, value_at
+from schemas.thresholds import IN_FORCE, ThresholdScope, ThresholdUpdate, looser, scope_of, value_at
 from schemas.topics import THRESHOLDS, named
 
 log = logging.getLogger(__name__)
@@ -53,17 +53,17 @@ class RouterThresholds:
         self._load()
 
     def value(self, parameter: str, scope: ThresholdScope | None = None) -> float:
-        """The value to use now: of this scope (default: the parameter's detector, everywhere), or the limit.
+        """The value to use now: the strictest of this scope's (default: `scope_of`), the fleet's and the limit.
 
         Raises:
             KeyError: no limit was given for the parameter.
         """
-        limit = self._limits[parameter]
-        link = self._links.get((parameter, scope or ThresholdScope(detector=parameter.partition(".")[0])))
-        if link is None:
-            return limit
-        value = value_at(link, datetime.now(UTC))
-        return limit if looser(parameter, value, limit) else value
+        strictest, scope = self._limits[parameter], scope or scope_of(parameter)
+        for place in (scope, msgspec.structs.replace(scope, tenant_id="")):
+            link = self._links.get((parameter, place))
+            value = strictest if link is None else value_at(link, datetime.now(UTC))
+            strictest = strictest if looser(parameter, value, strictest) else value
+        return strictest
 
     @property
     def version(self) -> int:

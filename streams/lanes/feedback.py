@@ -1,8 +1,8 @@
 """The feedback lane: labels, untrusted reports and decisions, put into one order, to the chain of thresholds.
 
-Three topics, because who may write what is an ACL; one log, because thresholds must be a function of one order
-that is kept. So a relay copies what comes into the feedback topic, with where it came from, and the lane reads
-that. What the relay copies again after a crash the lane knows by its place.
+Topics of their own, because who may write what is an ACL; one log, because thresholds must be a function of one
+order that is kept. So a relay copies what comes into the feedback topic, with where it came from, and the lane
+reads that. What the relay copies again after a crash the lane knows by its place.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from detectors.feedback.processor import MOST_BYTES, ORIGIN
 from detectors.processor import Record
 from detectors.tickets import read_canaries
 from schemas.signatures import read_keys
-from schemas.topics import AUDITS, DECISIONS, FEEDBACK, FEEDBACK_CHECKPOINTS, REPORTS, named
+from schemas.topics import AUDITS, DECISIONS, FEEDBACK, FEEDBACK_CHECKPOINTS, REPORTS, TICKETS, named
 from streams.health import Health
 from streams.kafka import read_batches
 from streams.lane import LaneSpec
@@ -31,7 +31,7 @@ from streams.settings import Settings
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 30.0  # overrides and soft steps expire after hours
-SOURCES = (AUDITS, DECISIONS, REPORTS)
+SOURCES = (AUDITS, DECISIONS, REPORTS, TICKETS)
 _POLL_MS = 200
 _MOST_RECORDS = 2_000
 _STOP_SECONDS = 5.0
@@ -52,6 +52,7 @@ def rules(settings: Settings) -> Rules:
         mode=feedback.mode,
         approvers=read_keys(feedback.approvers),
         canaries=read_canaries(Path(feedback.canaries)) if feedback.canaries else (),
+        silence_ms=round(feedback.silence_hours * 3_600_000),
         ladder=tuple(feedback.ladder.split()),
     )
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from detectors.audited import AUDITED
 from detectors.judge import Judge, JudgeLimits
 from detectors.panel import build_panel
 from detectors.processor import Output, Record
@@ -40,7 +41,8 @@ def verdict(number: int, principal: str, score: float = 0.5, tenant: str = "t1",
     return Verdict(**{
         "verdict_id": f"v{number}", "request_id": f"r{number}", "event_id": f"e{number}", "event_time": at(START),
         "time": at(START), "tenant_id": tenant, "principal_hash": principal, "decision": "clean",
-        "scores": {"novelty": score, "difficulty": score * 5}, "selected_model": "small", **fields,
+        "scores": {name: score * Thresholds()[audited.parameter] for name, audited in AUDITED.items()},
+        "selected_model": "small", "difficulty_score": 0.4, **fields,
     })  # fmt: skip
 
 
@@ -73,7 +75,7 @@ def test_a_ticket_says_what_was_judged_and_how_long_it_holds() -> None:
         "small",
         "maths",
     )
-    assert ticket.parameter == {"novelty": "novelty.flag", "difficulty": "difficulty.spoofed"}[ticket.detector]
+    assert ticket.parameter == AUDITED[ticket.detector].parameter
     assert ticket.threshold == Thresholds()[ticket.parameter]
     assert (ticket.expires_at - ticket.issued_at).total_seconds() == 86_400
     assert ticket.issued_at > at(START), "a ticket is worth nothing before it is issued"
@@ -100,7 +102,7 @@ def test_weighted_labels_estimate_the_mean_over_principals_whatever_a_flood_does
             scores = [0.5] * 200 + [0.99]
         sent += [(f"p{i}", score, START + i) for score in scores]
         truth.append(sum(score == 0.99 for score in scores) / len(scores))
-    found = run(draw(), sent)
+    found = [ticket for ticket in run(draw(), sent) if ticket.detector != "triggers"]  # no scores but with reasons
     assert all(0 < ticket.weight <= MOST_WEIGHT for ticket in found)
     bad = sum(ticket.weight * (ticket.stratum != "rest") for ticket in found)
     expected = sum(truth) / len(truth)
@@ -120,10 +122,48 @@ def test_what_a_detector_could_not_score_on_its_thresholds_scale_is_not_asked_ab
     assert tickets_of([*outputs, *tickets.see(verdict(999, "end"), "", START + DAY)]) == []
 
 
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        (None, 16.5),  # as much as it can be without a reason
+        (Reason(detector="triggers", detector_version="1", score=35.0, threshold=36.0, kind="known_trigger",
+                stage="lexical"), 21.0),
+        (Reason(detector="triggers", detector_version="1", score=0.7, threshold=0.78, kind="known_trigger",
+                stage="static"), None),
+    ],
+)  # fmt: skip
+def test_what_a_catalogue_adds_to_a_threshold_is_taken_off_its_scores(
+    reason: Reason | None, expected: float | None
+) -> None:
+    """A catalogue of thousands needs 14 bits more; what meaning decided has no score in bits."""
+    draws, outputs = draw(), list[Output]()
+    for i in range(60):
+        scores = {"triggers": reason.score if reason else 30.0}
+        outputs += draws.see(verdict(i, f"p{i}", scores=scores, reasons=[reason] if reason else []), "", START)
+    found = tickets_of([*outputs, *draws.see(verdict(999, "end"), "", START + DAY)])
+    assert {ticket.score for ticket in found} == ({expected} if expected is not None else set())
+
+
+def test_a_tenant_with_a_threshold_of_its_own_is_asked_about_that() -> None:
+    thresholds = Thresholds()
+    thresholds.swap({}, 3, {(audited.parameter, "t1"): 0.1 for audited in AUDITED.values()})
+    draws = Tickets(Sampling(key=KEY, share=1.0), thresholds)
+    (ticket,) = run(draws, [("p", 0.5, START)])
+    assert (ticket.threshold, ticket.stratum) == (0.1, "flagged")
+
+
+def test_tickets_of_a_period_come_in_no_order_of_names() -> None:
+    """A run of one tenant's labels would say of the fleet what is true of that tenant only."""
+    sent = [(f"{tenant}{i:02}", 0.5, START) for tenant in "abcd" for i in range(50)]
+    first_half = Counter(ticket.principal_hash[0] for ticket in run(draw(), sent)[:100])
+    assert all(10 <= first_half[tenant] <= 40 for tenant in "abcd")
+
+
 def test_canaries_look_like_any_ticket() -> None:
     known = Canary(
-        request_id="known", tenant_id="t9", principal_hash="p9", detector="novelty", score=0.9, label="safe"
-    )
+        request_id="known", tenant_id="t9", principal_hash="p9", detector="novelty", score=0.9, label="safe",
+        difficulty_score=0.4,
+    )  # fmt: skip
     found = run(draw(canaries=(known,), canary_share=0.2), [(f"p{i}", 0.5, START + i) for i in range(1_000)])
     canaries = [ticket for ticket in found if ticket.request_id == "known"]
     assert 140 < len(canaries) < 260

@@ -16,7 +16,7 @@ from schemas.topics import THRESHOLDS
 from streams.control import Control, InForce
 from streams.health import Health
 from streams.replay import FileRecord
-from tests.streams.gateways.test_thresholds import FLAG, KEY, ROUTE, chain
+from tests.streams.gateways.test_thresholds import FLAG, KEY, OWN, ROUTE, chain
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +37,14 @@ def test_links_in_force_are_taken_and_name_the_version(panel: PromptPanel) -> No
     links = chain({}, {"mode": "proposed", "new_value": 0.5}, {"parameter": "triggers.share", "new_value": 0.4})
     found = values(panel, {"1": KEY}, *links)
     assert (found[FLAG], found["triggers.share"], found.version) == (0.99, 0.4, 3)
+
+
+def test_a_tenants_own_value_is_judged_by_for_that_tenant_alone(panel: PromptPanel) -> None:
+    own, back = chain({"scope": OWN, "new_value": 0.98}, {"scope": OWN, "new_value": 0.99})
+    found = values(panel, {"1": KEY}, own)
+    assert (found.of(FLAG, "t1"), found.of(FLAG, "t2"), found[FLAG], found.version) == (0.98, 0.995, 0.995, 1)
+    assert values(panel, {"1": KEY}, back, own).of(FLAG, "t1") == 0.99
+    assert values(panel, {"1": KEY}).of(FLAG, "t1") == 0.995
 
 
 def test_what_is_not_signed_newer_or_theirs_changes_nothing(panel: PromptPanel) -> None:

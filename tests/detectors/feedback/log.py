@@ -62,7 +62,7 @@ class Log:
         self._number += 1
         n = self._number
         ticket = AuditTicket(**{
-            "ticket_id": f"k{n}", "request_id": f"r{n}", "tenant_id": f"t{n % 3}", "principal_hash": f"p{n % 40}",
+            "ticket_id": f"k{n}", "request_id": f"r{n}", "tenant_id": f"t{n % 40}", "principal_hash": f"p{n % 40}",
             "detector": "novelty", "parameter": FLAG, "router_name": "main", "route": "small", "category": "maths",
             "score": 0.5, "threshold": 0.8, "threshold_version": 0, "issued_at": at(self.time_ms),
             "expires_at": at(self.time_ms) + timedelta(days=1), **fields,
@@ -79,10 +79,10 @@ class Log:
             label_id=f"l-{ticket.ticket_id}", ticket=ticket, judge=judge, label=answer, labelled_at=at(self.time_ms)
         )
 
-    def misses(self, number: int = 12) -> None:
-        """Requests that were unsafe and passed: the quick ratchet's alarm."""
+    def misses(self, number: int = 12, tenant: str = "") -> None:
+        """Requests that were unsafe and passed: the quick ratchet's alarm; of many tenants, or of one."""
         for _ in range(number):
-            self.label("unsafe", score=0.75)
+            self.label("unsafe", score=0.75, **({"tenant_id": tenant} if tenant else {}))
 
     def report(self, tenant: str, principal: str = "p1") -> None:
         self.append(

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.signatures import derived, linked
-from schemas.thresholds import ThresholdScope, ThresholdUpdate
+from schemas.thresholds import ThresholdScope, ThresholdUpdate, scope_of
 from streams import web
 from streams.gateways.thresholds import RouterThresholds
 from streams.health import Health
@@ -21,6 +21,7 @@ from streams.health import Health
 KEY = derived("a key that only tests know", "updates")
 FLAG = "novelty.flag"
 SCOPE = ThresholdScope(detector="novelty")
+OWN = scope_of(FLAG, "t1")
 ROUTE = ThresholdScope(router_name="main", route="small", category="maths")
 LIMITS = {FLAG: 0.999, "routing.guardrail": 0.0}
 
@@ -66,6 +67,15 @@ def test_what_counts_is_used_and_survives_a_restart_without_anybody(file: Path) 
     for each in (made, again):
         assert (each.value(FLAG), each.value("routing.guardrail", ROUTE), each.version) == (0.98, 1.0, 4)
     assert again.value("routing.guardrail", ThresholdScope(router_name="other")) == 0.0
+
+
+def test_a_tenants_own_value_counts_for_it_where_it_is_stricter_than_the_fleets(file: Path) -> None:
+    made = client(file)
+    *links, later = chain({"new_value": 0.98}, {"scope": OWN, "new_value": 0.97}, {"new_value": 0.9})
+    assert made.take_all(body(links)) == 2
+    assert (made.value(FLAG), made.value(FLAG, OWN), made.value(FLAG, scope_of(FLAG, "t2"))) == (0.98, 0.97, 0.98)
+    assert made.take(later)
+    assert made.value(FLAG, OWN) == 0.9
 
 
 @given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6), st.sampled_from(list(LIMITS)))
