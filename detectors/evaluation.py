@@ -80,7 +80,7 @@ def _triggers(answer: Reason | float) -> float:
     """0.001 % at the threshold (docs/evaluation.md); of what is near it, meaning is far commoner than tokens."""
     if not isinstance(answer, Reason):
         return 0.0
-    rare = answer.flagged or answer.stage == "lexical"
+    rare = answer.flagged or answer.stage in ("lexical", "fragment")
     return (5.0 if rare else 2.0) * answer.score / answer.threshold
 
 

@@ -10,7 +10,7 @@ from detectors.budget import Budget, Grant
 from detectors.contract import Case, Forgetful, PromptFacts, StreamDetector
 from detectors.detections import Detections, shipped
 from detectors.joins import Entry, Joins, Key
-from detectors.kinds import EVIDENCE, KINDS
+from detectors.kinds import EVIDENCE, KINDS, OF_MANY
 from detectors.panel import PromptPanel
 from detectors.processor import Output, Record
 from detectors.streamtime import StreamTime
@@ -221,7 +221,12 @@ class Judge:
             self.counters[f"detector_errors.{name}"] += 1
         for name in facts.unable if outcome is None else ():
             self.counters[f"detector_unable.{name}"] += 1
+        known = next((reason for reason in facts.reasons if reason.flagged and reason.trigger_id), None)
         for reason in facts.reasons:
+            if _is_evidence(reason) and known is not None:
+                if known.stage != "fragment":  # the catalogue says what this is: there is nothing to discover
+                    continue
+                reason.trigger_id = known.trigger_id
             if reason.flagged or _is_evidence(reason):
                 self._emit_finding(reason, case, cause)
         facts.reasons = [reason for reason in facts.reasons if not _is_evidence(reason)]
@@ -263,7 +268,7 @@ class Judge:
             detector=reason.detector,
             detector_version=reason.detector_version,
             tenant_id=request.tenant_id,
-            principal_hash=request.principal_hash,
+            principal_hash="" if reason.kind in OF_MANY else request.principal_hash,
             router_name=route.router_name if route else "",
             gateway_name=request.gateway_name,
             request_id=request.request_id,
@@ -285,8 +290,8 @@ class Judge:
             use=reason.use,
         )
         self.counters[f"findings.{reason.detector}.{reason.kind}"] += 1
-        if _is_evidence(reason):  # one partition of the fleet lane has all of a window
-            self._out.append(Output(FINDINGS.name, reason.window.encode(), encode(finding)))
+        if _is_evidence(reason):  # one partition of the fleet lane has all of a router: a text has several windows
+            self._out.append(Output(FINDINGS.name, finding.router_name.encode(), encode(finding)))
         else:
             self._out += self._detections.records(finding)
 

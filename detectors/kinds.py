@@ -46,6 +46,9 @@ KINDS: Mapping[str, Category] = MappingProxyType(
 # What the lanes tell each other on the findings topic: no detection reads them, and no verdict names them.
 EVIDENCE = frozenset({"trigger_candidate", "transplant"})
 
+# Findings that one request gave rise to and that are not about its principal.
+OF_MANY = frozenset({"fleet_spend"})
+
 
 def fingerprint(labels: Mapping[str, str]) -> str:
     """The key of an alert and of its findings: 32 hex digits, whatever the order of the labels."""

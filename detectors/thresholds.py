@@ -38,7 +38,7 @@ DEFAULTS: Mapping[str, float] = MappingProxyType(
         "novelty.prior": 0.95,
         "probing.places": 5.0,
         "probing.run": 20.0,
-        "spend.fleet": 12.0,
+        "spend.fleet": 7.0,
         "spend.floor_usd_per_hour": 0.1,
         "spend.price": 25.0,
         "spend.rate": 4.0,

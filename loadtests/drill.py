@@ -35,6 +35,7 @@ from loadtests.traffic import START, Attack, attacks_in, events, request_id, sco
 from schemas.alerts import Alert
 from schemas.codec import encode
 from schemas.topics import ALERTS
+from streams.notifiers.ledger import Ledger
 from streams.replay import Result, replay
 
 DAY_S = 86_400.0
@@ -42,7 +43,7 @@ ATTACKS = (
     "known", "unseen", "rotation", "middle", "phrase", "wallet", "fleet_wallet", "spoof", "caller_threshold",
     "contradiction", "guardrail_gap", "unsafe_route",
 )  # fmt: skip
-CAMPAIGNS = ("known_trigger", "unseen_trigger", "fleet_spend")  # alerts that speak of many callers at once
+OF_MANY = ("known_trigger", "trigger_fragment", "unseen_trigger", "fleet_spend")  # alerts of many callers at once
 CALM = 0.4  # share of the day before the first attack: callers need a past
 LASTS = 0.04  # share of the day that an attack takes
 AFTERWARDS_S = 3600.0  # an alert about all callers may come so long after an attack's last request
@@ -100,10 +101,11 @@ class Report(msgspec.Struct):
 
 
 class _Overheard:
-    """The fleet's processor, and each first state in which an alert was told."""
+    """The fleet's processor, and each alert that a notifier would have told: the first state told, and the last."""
 
     def __init__(self, inner: Processor) -> None:
         self._inner = inner
+        self._ledger = Ledger()
         self.told: dict[str, Alert] = {}
         self.last: dict[str, Alert] = {}
 
@@ -116,8 +118,9 @@ class _Overheard:
         for output in outputs:
             if output.topic == ALERTS.name:
                 alert = msgspec.json.decode(output.value, type=Alert)
-                if not (alert.suppressed_by or alert.inhibited_by):
+                if self._ledger.take(alert):
                     self.told.setdefault(alert.alert_id, alert)
+                if alert.alert_id in self.told:
                     self.last[alert.alert_id] = alert
         return outputs
 
@@ -173,7 +176,7 @@ def count(alarms: Sequence[Alarm]) -> dict[str, int]:
 
 def benign(day: Day, played: Played) -> Benign:
     """Sum up a day without attacks."""
-    campaigns = [a for a in played.alarms if a.last.campaign or a.first.alertname in CAMPAIGNS]
+    campaigns = [a for a in played.alarms if a.last.campaign or a.first.alertname in OF_MANY]
     return Benign(day.requests, len(campaigns), len(played.alarms), count(played.alarms))
 
 
@@ -197,14 +200,14 @@ def find(attack: Attack, alarms: Sequence[Alarm], sent_at: Mapping[str, float]) 
 
 
 def concerns(alarm: Alarm, attack: Attack) -> bool:
-    """Whether an alert is about an attack."""
+    """Whether an alert is about an attack: it cites a request, names a caller, or is of all just then."""
     if not {alarm.first.first_request_id, *alarm.last.request_ids}.isdisjoint(attack.request_ids):
         return True
     if alarm.first.alertname not in attack.kinds or alarm.seconds < attack.first_at - CLOCKS_S:
         return False
     if alarm.last.principal_hash:
         return alarm.last.principal_hash in attack.principals
-    return alarm.first.alertname in CAMPAIGNS and alarm.seconds <= attack.last_at + AFTERWARDS_S
+    return alarm.first.alertname == "fleet_spend" and alarm.seconds <= attack.last_at + AFTERWARDS_S
 
 
 def drill(requests: int, seed: int, router: Kind, attacks: tuple[str, ...] = ATTACKS) -> Report:

@@ -30,6 +30,7 @@ class WindowUse(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     place: Place = "inside"
     parts: int = 1  # shingles of it that came back: a mutated window is seldom whole
     usual: bool = False  # used no more often than it was before: not new
+    tokens: list[int] = []  # hashes of the window's own tokens, in their order
     rest: list[int] = []  # hashes of the rarest tokens outside of the window
     requests: int = 0  # judged by this partition since its last candidate: what transplants are paid from
     text: str = ""  # of the window, only where the settings let it travel

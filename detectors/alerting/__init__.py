@@ -184,7 +184,7 @@ class Alerting:
 
     def _tell_members(self, episode: Episode, finding: Finding, campaign: Campaign) -> None:
         """Tell the alerts of this finding's principal, and of all before it once there is a campaign."""
-        held = [inhibited.quiet_ms for rule in campaign.inhibits if (inhibited := self._detections.get(rule))]
+        held = [inhibited.memory_ms for rule in campaign.inhibits if (inhibited := self._detections.get(rule))]
         again_ms = self.time_ms - min(held, default=0) // 2  # before what was told lapses
         for theirs in episode.members_to_tell(finding, self.time_ms, again_ms):
             self._tell(theirs, episode.alert.alert_id, campaign)
@@ -199,8 +199,8 @@ class Alerting:
                 self._out.append(Output(FINDINGS.name, fingerprint(told.labels).encode(), encode(told)))
 
     def _inhibit(self, identity: str, by: str, detection: Detection, offset: int) -> None:
-        """Note that a campaign stands for an alert, for as long as that alert would be quiet."""
-        told = Inhibition(by, self.time_ms + detection.quiet_ms, offset)
+        """Note that a campaign stands for an alert, for as long as what a member does now may count for it."""
+        told = Inhibition(by, self.time_ms + detection.memory_ms, offset)
         self._inhibitions.tell(identity, told, self.time_ms)
         if (episode := self._firing.get(identity)) and episode.alert.inhibited_by != by:
             self._publish(episode)
@@ -252,13 +252,13 @@ class Alerting:
         return min(self._quiet_at(episode), self._grown_at(episode))
 
     def _quiet_at(self, episode: Episode) -> int:
-        """When it is over. What is pending is kept for as long as it may count."""
+        """When it is over: what is pending, when its findings do not count any more."""
         detection = self._detections.get(episode.alert.alertname)
         if detection is None:  # it has been taken out since
             return episode.last_ms
         if episode.firing:
             return episode.last_ms + detection.quiet_ms
-        return episode.last_ms + max(detection.quiet_ms, detection.when.span_ms)
+        return episode.last_ms + detection.when.span_ms
 
     def _grown_at(self, episode: Episode) -> int:
         """When growth that was not published yet is due."""

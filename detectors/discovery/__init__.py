@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from detectors.contract import Answer, Case
 from detectors.discovery import kernel
 from detectors.discovery.expectation import Expectation
+from detectors.discovery.likeness import hashed
 from detectors.discovery.memory import Memory
 from detectors.discovery.windows import Seen, bucket_bits, unpack_windows
 from detectors.keyed import Keyed, compound_key
@@ -32,7 +33,6 @@ from schemas.verdicts import Direction, Place, Reason, WindowUse
 WINDOWS = 1 << 19  # of a partition: 44 MB when full
 VERSIONS = 16  # of routers
 REST_TOKENS = 24  # of a body that are told to the fleet lane
-REST_HASH = 4_096  # of them, so that a hash stands for two buckets, and about eight tokens
 EDGE = 6  # tokens that may lie between a window and the end of the text: a mutated window begins later
 _COUNTS_KEY = "n"
 _COUNTS = struct.Struct("<2Q")
@@ -185,6 +185,7 @@ class Discovery:
             place=place,
             parts=out[kernel.PARTS],
             usual=bool(out[kernel.IS_USUAL]),
+            tokens=hashed(seen.tokens[begin:end].tolist()),
             rest=_rest(np.concatenate((seen.tokens[:begin], seen.tokens[end:]))),
             requests=self._requests + 1 - self._candidate_at,
             text=seen.window_text(begin, end),
@@ -229,7 +230,7 @@ def _rest(tokens: NDArray[Any]) -> list[int]:
     distinct = np.unique(tokens)
     bits = bucket_bits()[distinct]
     rarest = distinct[np.argsort(-bits, kind="stable")[:REST_TOKENS]]
-    return sorted({int(bucket) % REST_HASH for bucket in rarest})
+    return sorted(set(hashed(rarest.tolist())))
 
 
 @lru_cache(maxsize=16_384)

@@ -4,10 +4,14 @@
                         ▲                                         │
                         └───────── it does not: twice the bar ────┘
 
-What tells a trigger from content that happens to lift is first its contexts: they have nothing to do with each
-other. Then a transplant (transplant.py): wanted and answered through the log, so that the state stays a function of
-it. Without a router to ask, or without the window's text, the residuals themselves are tested, which is weaker:
-content that lifts in all its contexts passes.
+What tells a trigger from content that happens to lift is first that one text comes back, and not now this and now
+that around the same few words; then its contexts: they have nothing to do with each other. Then a transplant
+(transplant.py): wanted and answered through the log, so that the state stays a function of it. Without a router to
+ask, or without the window's text, the residuals themselves are tested, which is weaker: content that lifts in all
+its contexts passes.
+
+A text may go by several windows: each detect lane cuts and names them by what it saw first, and a trigger mutates.
+So a use of a window that is like a named one is a use of that.
 """
 
 import math
@@ -18,6 +22,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from detectors.detections import Detections
+from detectors.discovery.likeness import ALIKE, alike
 from detectors.discovery.transplant import LOOKS, is_hopeless, log_wealth
 from detectors.keyed import Keyed
 from detectors.kinds import KINDS
@@ -27,16 +32,16 @@ from schemas.checkpoints import Marker, check_format
 from schemas.codec import InvalidRecord, decode, encode, erasure_in, stable_id
 from schemas.topics import FINDINGS, PROPOSALS
 from schemas.triggers import Trigger
-from schemas.verdicts import Direction, Finding, Place, Transplant
+from schemas.verdicts import Direction, Finding, Place, Transplant, WindowUse
 
 STATE = b"campaigns/"  # prefix of its state keys, none of which is the alerting's
 MARKER_KEY = STATE + b"marker"
-CAPACITY = 4_096  # windows, at about 2 kB
+CAPACITY = 16_384  # windows, at about 2 kB
 FORGET_MS = 86_400_000  # without a use; with it goes the window's text
 MOST_USES = 48  # remembered of a window
 MOST_CONTEXTS = 12
 STALE_USES = 60  # without enough contexts: it is content
-ONE_TENANT = 4  # contexts more where all uses are one tenant's: a template of its own looks like that
+OF_ONE = 4  # contexts more where all uses are one tenant's, or most one caller's: a template looks like that
 LEAST_REST = 6  # hashes that a context needs
 MOST_SHARED = 0.12  # Jaccard: from here on it is much the same context again
 AT_ONE_PLACE = 0.75  # share of the uses: content is now here, now there
@@ -61,6 +66,7 @@ class Use(msgspec.Struct, array_like=True, gc=False):
     principal_hash: str
     router_name: str
     event_ms: int | None
+    trigger_id: str = ""  # of the catalogue's, where it has a fragment of one
 
 
 class Campaign(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
@@ -77,6 +83,8 @@ class Campaign(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     usual: bool = False  # at its last use: it had long been in use
     places: dict[str, int] = {}
     scale: float = 0.0
+    tokens: list[int] = []  # of the text that comes back (WindowUse.tokens)
+    votes: int = 0  # uses of it beyond those of other texts
     text: str = ""
     parts: int = 0  # that the text has
     wealth: list[float] = []  # logs, of the test on residuals
@@ -114,6 +122,7 @@ class Campaigns:
         self._transplants = transplants
         self._partition = partition
         self._campaigns = Keyed(f"{STATE.decode()}w/", capacity, _encode, _decode_campaign)
+        self._named: dict[str, list[int]] = {}  # the tokens of those that are named, by window
         self._queries = 0.0
         self._tests = 0
         self._out: list[Output] = []
@@ -154,9 +163,10 @@ class Campaigns:
             kept = [use for use in campaign.uses if (use.tenant_id, use.principal_hash) != who]
             if not kept:
                 self._campaigns.drop(window)
+                self._named.pop(window, None)
             elif len(kept) < len(campaign.uses):
                 campaign.uses = kept
-                self._campaigns.put(window, campaign, bool(campaign.state or campaign.asked))
+                self._keep(campaign)
         return True
 
     def _on_use(self, finding: Finding) -> None:
@@ -164,16 +174,19 @@ class Campaigns:
         if use is None:  # callers see to it
             raise AssertionError("a candidate has its use")
         self._queries = min(QUERIES, self._queries + values["discovery.queries"] * use.requests)
-        campaign = self._campaigns.get(finding.window)
+        campaign = self._campaign_of(finding.window, use.tokens)
         if campaign is None or self.time_ms - campaign.last_ms > FORGET_MS:
             campaign = Campaign(window=finding.window, direction=finding.direction, last_ms=self.time_ms)
         if any(known.finding_id == finding.finding_id for known in campaign.uses):
+            return
+        if not (campaign.state or self._is_of_its_text(campaign, use)):
+            self._keep(campaign)
             return
         campaign.last_ms = self.time_ms
         campaign.count += 1
         known_use = Use(
             finding.finding_id, finding.request_id, finding.tenant_id, finding.principal_hash,
-            finding.router_name, _milliseconds(finding.event_time),
+            finding.router_name, _milliseconds(finding.event_time), finding.trigger_id,
         )  # fmt: skip
         if len(campaign.uses) < MOST_USES:
             campaign.uses = [*campaign.uses, known_use]
@@ -181,7 +194,21 @@ class Campaigns:
             self._say(campaign, known_use)
         else:
             self._gather(campaign, finding)
-        self._campaigns.put(campaign.window, campaign, bool(campaign.state or campaign.asked))
+        self._keep(campaign)
+
+    def _campaign_of(self, window: str, tokens: list[int]) -> Campaign | None:
+        """The window's own, if it is named; the one named that it is most like; its own."""
+        own = self._campaigns.get(window)
+        if own is not None and own.state:
+            return own
+        likest = max(((alike(tokens, named), name) for name, named in self._named.items()), default=(0.0, ""))
+        return self._campaigns.get(likest[1]) if likest[0] >= ALIKE else own
+
+    def _keep(self, campaign: Campaign) -> None:
+        if campaign.state == "named":
+            self._named[campaign.window] = campaign.tokens
+        for gone in self._campaigns.put(campaign.window, campaign, bool(campaign.state or campaign.asked)):
+            self._named.pop(gone, None)
 
     def _gather(self, campaign: Campaign, finding: Finding) -> None:
         use, values = finding.use, self._thresholds
@@ -193,8 +220,8 @@ class Campaigns:
         campaign.usual = use.usual
         campaign.scale = use.scale
         campaign.places[use.place] = campaign.places.get(use.place, 0) + 1
-        if use.text and use.parts >= campaign.parts:
-            campaign.text, campaign.parts = use.text, use.parts
+        if use.parts >= campaign.parts and (use.text or not campaign.text):
+            campaign.tokens, campaign.text, campaign.parts = use.tokens, use.text, use.parts
         is_new = self._add_context(campaign, use.rest)
         if is_new:
             sign = 1.0 if campaign.direction == "up" else -1.0
@@ -211,6 +238,17 @@ class Campaigns:
             self._begin_anew(campaign)
         elif is_new and alike < values["discovery.alike"]:
             self._consider(campaign)
+
+    def _is_of_its_text(self, campaign: Campaign, use: WindowUse) -> bool:
+        """Whether the use is of the text that most are of (Boyer and Moore's vote); a new one begins anew."""
+        if campaign.tokens and alike(campaign.tokens, use.tokens) < ALIKE:
+            if campaign.votes or campaign.asked:
+                campaign.votes = max(0, campaign.votes - 1)
+                return False
+            self._begin_anew(campaign, fails=0)
+        campaign.votes += 1
+        campaign.tokens = campaign.tokens or use.tokens
+        return True
 
     def _add_context(self, campaign: Campaign, rest: list[int]) -> bool:
         """Whether this is a context that it was not seen in."""
@@ -231,7 +269,7 @@ class Campaigns:
         inside = self._place(campaign) == "inside"
         tenants = len({use.tenant_id for use in campaign.uses})
         needed = values["discovery.inner_contexts" if inside else "discovery.contexts"]
-        if len(campaign.contexts) < needed + (ONE_TENANT if tenants == 1 else 0):
+        if len(campaign.contexts) < needed + (OF_ONE if tenants == 1 or _is_of_one(campaign) else 0):
             return
         scarce = 1 + 2 * max(0.0, 1 - self._queries / FEW_QUERIES) if self._transplants else 1
         bar = values["discovery.proof"] * 2**campaign.fails * scarce
@@ -294,13 +332,13 @@ class Campaigns:
             self.counters["transplants.no_lift"] += 1
             gave_up = is_hopeless(answer.lifts, answer.margin)
             self._begin_anew(campaign, fails=HOPELESS_FAILS if gave_up else 0)
-        self._campaigns.put(campaign.window, campaign, bool(campaign.state))
+        self._keep(campaign)
 
     def _begin_anew(self, campaign: Campaign, fails: int = 1) -> None:
         campaign.fails = min(MOST_FAILS, campaign.fails + fails)
         campaign.contexts, campaign.alike, campaign.evidence, campaign.count = [], 0.0, 0.0, 0
         campaign.uses, campaign.places, campaign.wealth = [], {}, []
-        campaign.text, campaign.parts = "", 0
+        campaign.tokens, campaign.votes, campaign.text, campaign.parts = [], 0, "", 0
 
     # --- naming
 
@@ -363,6 +401,7 @@ class Campaigns:
             stage=campaign.stage,
             seen=float(campaign.count),
             window=campaign.window,
+            trigger_id=use.trigger_id,
         )
 
     # --- state
@@ -398,10 +437,17 @@ class Campaigns:
 
     def loaded(self) -> None:
         """See `Processor.loaded`."""
+        self._named = {window: held.tokens for window, held in self._campaigns.items() if held.state == "named"}
 
     def _marker(self) -> bytes:
         marker = Marker(offset=self.offset, time_ms=self.time_ms, counters=dict(sorted(self.counters.items())))
         return _encode(_State(marker, self._queries, self._tests))
+
+
+def _is_of_one(campaign: Campaign) -> bool:
+    """Whether one caller has more than half of the uses."""
+    callers = Counter((use.tenant_id, use.principal_hash) for use in campaign.uses)
+    return 2 * max(callers.values()) > len(campaign.uses)
 
 
 def _lift_text(campaign: Campaign) -> str:

@@ -12,7 +12,7 @@ MOST_VALUES = 288  # since the last reset: two days
 ALLOWANCE = 0.1  # standard deviations of one request: smaller shifts are drift
 LEAST_WEIGHT = 5.0  # ten minutes with less say nothing
 CLIP = 4.0
-DELTA = 0.5
+DELTA = 1.5  # a shift to be told: ordinary ten minutes vary by 1.4, and half of it stays for the next
 LEAST_VALUES = 12
 
 _HEAD = struct.Struct("<4d2B")

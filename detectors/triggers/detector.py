@@ -19,6 +19,9 @@ from detectors.triggers.transformer import SecondStage
 from schemas.triggers import Trigger
 from schemas.verdicts import Reason
 
+# Of the lexical threshold: triggers of one climber share words. Of a thousand entries the one likest to a stranger
+# scored up to 1.5; mutated uses of an entry itself score 2.6 and more (make drill, seeds 1, 3 and 5).
+WHOLE = 1.75
 NEAR_COSINE = 0.05  # below the semantic threshold, likewise
 
 
@@ -58,7 +61,8 @@ class TriggerDetector:
     """Prompt detector `triggers`. Where a trigger was seen to work (its `position`) does not limit the match.
 
     An answer is the lexical score in bits where nothing is near; else the Reason of the matcher that decided, on
-    its own scale: bits (stage `lexical`), or a cosine (`static`, `transformer`).
+    its own scale: bits (stage `lexical`; `fragment` where so few that a stranger grown in the same way shares them
+    too), or a cosine (`static`, `transformer`).
     """
 
     name = "triggers"
@@ -106,7 +110,8 @@ class TriggerDetector:
     ) -> Reason:
         begin, end = int(matches.begin[i]), int(matches.end[i])
         reason = self._reason(trigger, float(matches.score[i]), limit, character_span(prompts, i, begin, end))
-        reason.stage, reason.share = "lexical", float(matches.share[i])
+        reason.stage = "lexical" if reason.score >= WHOLE * limit else "fragment"
+        reason.share = float(matches.share[i])
         reason.note = f"{matches.share[i]:.0%} of the trigger's information within {end - begin} tokens"
         return reason
 

@@ -103,8 +103,11 @@ def _kind(kind: str, findings: Sequence[Row]) -> Sentence:
 
 
 def _known_trigger(row: Row) -> str:
-    unit = "bits" if row["stage"] == "lexical" else "cosine"
-    how = "its tokens" if row["stage"] == "lexical" else "a stretch that means the same"
+    unit, how = "bits of information", "its words"
+    if row["stage"] == "fragment":
+        how = "a part of its words"
+    elif row["stage"] != "lexical":
+        unit, how = "cosine", "a stretch that means the same"
     return (
         f"The prompt holds the catalogued trigger {inert(row['trigger_id'])}, version {row['trigger_version']},"
         f" found by {how}: {row['score']:.4g} {unit} where {row['threshold']:.4g} flag; {row['note']}"

@@ -38,6 +38,7 @@ RECORDED = (*PROMPT, *STREAM)
 # has none, being far below.
 _THRESHOLD_OF = {
     ("triggers", "lexical"): "triggers.bits",
+    ("triggers", "fragment"): "triggers.bits",
     ("triggers", "static"): "triggers.cosine",
     ("triggers", "transformer"): "triggers.transformer_cosine",
     ("novelty", "tagger"): "novelty.flag",
