@@ -184,7 +184,7 @@ class Alerting:
 
     def _tell_members(self, episode: Episode, finding: Finding, campaign: Campaign) -> None:
         """Tell the alerts of this finding's principal, and of all before it once there is a campaign."""
-        held = [inhibited.memory_ms for rule in campaign.inhibits if (inhibited := self._detections.get(rule))]
+        held = [inhibited.when.span_ms for rule in campaign.inhibits if (inhibited := self._detections.get(rule))]
         again_ms = self.time_ms - min(held, default=0) // 2  # before what was told lapses
         for theirs in episode.members_to_tell(finding, self.time_ms, again_ms):
             self._tell(theirs, episode.alert.alert_id, campaign)
@@ -200,7 +200,7 @@ class Alerting:
 
     def _inhibit(self, identity: str, by: str, detection: Detection, offset: int) -> None:
         """Note that a campaign stands for an alert, for as long as what a member does now may count for it."""
-        told = Inhibition(by, self.time_ms + detection.memory_ms, offset)
+        told = Inhibition(by, self.time_ms + detection.when.span_ms, offset)
         self._inhibitions.tell(identity, told, self.time_ms)
         if (episode := self._firing.get(identity)) and episode.alert.inhibited_by != by:
             self._publish(episode)

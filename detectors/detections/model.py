@@ -174,11 +174,6 @@ class Detection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         """Without a finding for so long, what fires is over."""
         return round(self.dedup_period_minutes * 60_000)
 
-    @property
-    def memory_ms(self) -> int:
-        """For so long a finding may count towards an alert, or keep one firing."""
-        return max(self.quiet_ms, self.when.span_ms)
-
     def takes(self, finding: Finding) -> bool:
         """Whether the finding is one for this detection."""
         return finding.kind in self.log_types and all(condition.holds(finding) for condition in self.detection)

@@ -179,7 +179,7 @@ class Campaigns:
             campaign = Campaign(window=finding.window, direction=finding.direction, last_ms=self.time_ms)
         if any(known.finding_id == finding.finding_id for known in campaign.uses):
             return
-        if not (campaign.state or self._is_of_its_text(campaign, use)):
+        if not self._is_of_its_text(campaign, use):
             self._keep(campaign)
             return
         campaign.last_ms = self.time_ms
@@ -197,12 +197,9 @@ class Campaigns:
         self._keep(campaign)
 
     def _campaign_of(self, window: str, tokens: list[int]) -> Campaign | None:
-        """The window's own, if it is named; the one named that it is most like; its own."""
-        own = self._campaigns.get(window)
-        if own is not None and own.state:
-            return own
+        """The named one that the text is most like; the window's own, where it is like none."""
         likest = max(((alike(tokens, named), name) for name, named in self._named.items()), default=(0.0, ""))
-        return self._campaigns.get(likest[1]) if likest[0] >= ALIKE else own
+        return self._campaigns.get(likest[1] if likest[0] >= ALIKE else window)
 
     def _keep(self, campaign: Campaign) -> None:
         if campaign.state == "named":
@@ -242,7 +239,7 @@ class Campaigns:
     def _is_of_its_text(self, campaign: Campaign, use: WindowUse) -> bool:
         """Whether the use is of the text that most are of (Boyer and Moore's vote); a new one begins anew."""
         if campaign.tokens and alike(campaign.tokens, use.tokens) < ALIKE:
-            if campaign.votes or campaign.asked:
+            if campaign.votes or campaign.asked or campaign.state:
                 campaign.votes = max(0, campaign.votes - 1)
                 return False
             self._begin_anew(campaign, fails=0)

@@ -33,9 +33,8 @@ def _rules() -> Detections:
     group = ("tenant_id", "principal_hash")
     three = Correlation(type="event_count", group_by=group, timespan="10m", condition=Count(gte=3))
     held["novel_text"] = msgspec.structs.replace(held["novel_text"], correlation=three)
-    held["denial_of_wallet"] = msgspec.structs.replace(
-        held["denial_of_wallet"], correlation=None, group_by=group, threshold=1
-    )
+    one = Correlation(type="event_count", group_by=group, timespan="20m", condition=Count(gte=1))
+    held["denial_of_wallet"] = msgspec.structs.replace(held["denial_of_wallet"], correlation=one)
     return Detections(held.values())
 
 
@@ -383,6 +382,16 @@ def test_an_alert_that_fires_already_is_published_again_when_a_campaign_takes_it
     fleet.tick(5000)
     last = fleet.told("denial_of_wallet")[-1]
     assert last.status == "resolved"
+
+
+def test_what_comes_while_it_would_count_together_is_of_the_campaign_still() -> None:
+    fleet = Fleet()
+    for number, principal in enumerate(("p1", "p2")):
+        fleet.finding(number, f"t{number}", principal_hash=principal)
+    campaign = fleet.told("known_trigger")[-1]
+    fleet.finding(19 * 60, "w1", kind="denial_of_wallet", principal_hash="p1")
+    fleet.finding(21 * 60, "w2", kind="denial_of_wallet", principal_hash="p2")
+    assert [alert.inhibited_by for alert in fleet.told("denial_of_wallet")] == [campaign.alert_id, ""]
 
 
 def test_inhibition_ends_when_the_member_has_left_the_campaign() -> None:

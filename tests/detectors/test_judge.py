@@ -46,7 +46,8 @@ class Words:
         if "trigger" not in text:
             return 0.0
         return Reason(detector=self.name, detector_version="1", score=2.0, threshold=1.0, flagged=True,
-                      kind="known_trigger", trigger_id="t-1")  # fmt: skip
+                      kind="known_trigger", trigger_id="t-1",
+                      stage="fragment" if "part" in text else "lexical")  # fmt: skip
 
 
 class Tally:
@@ -84,6 +85,16 @@ class Tally:
             self._state[key] = msgspec.msgpack.decode(value)
 
 
+class Windows(Tally):
+    """Makes every prompt a candidate of `discovery`."""
+
+    name, kinds = "discovery", ("trigger_candidate",)
+
+    def score(self, case: Case) -> Answer:
+        return Reason(detector=self.name, detector_version="1", score=2.0, threshold=1.0, kind="trigger_candidate",
+                      window="w")  # fmt: skip
+
+
 def make(**limits: int) -> Judge:
     panel = PromptPanel(Words(), (), Thresholds())
     return Judge(panel, [Tally()], JudgeLimits(**limits), partition=3)
@@ -108,6 +119,17 @@ def test_verdict_when_request_and_route_have_met() -> None:
     assert (verdict.request_id, verdict.decision, verdict.selected_model) == ("r1", "clean", "small")
     assert (verdict.partition, verdict.offset, verdict.catalogue_version) == (3, 0, 7)
     assert verdict.scores == {"triggers": 0.0, "spend": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "candidates"), [("hello", [""]), ("a trigger", []), ("part of a trigger", ["t-1"])]
+)
+def test_what_the_catalogue_knows_needs_no_discovery(text: str, candidates: list[str]) -> None:
+    judge = Judge(PromptPanel(Words(), (), Thresholds()), [Windows()], JudgeLimits(), partition=3)
+    outputs = judge.apply(records([request(prompt_text=text), route(router_name="r-1")]))
+    made = [finding for finding in findings(outputs) if finding.kind == "trigger_candidate"]
+    assert [finding.trigger_id for finding in made] == candidates
+    assert {output.key for output in outputs if b'"trigger_candidate"' in output.value} <= {b"r-1"}
 
 
 def test_route_may_come_first() -> None:

@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,8 @@ from detectors.discovery.transplant import Probes, answer, shipped_probes
 from detectors.fleet import FleetPartition
 from detectors.processor import Output
 from detectors.thresholds import Thresholds
-from schemas.codec import encode
+from schemas.codec import ERASE_HEADERS, encode
+from schemas.erasures import Erasure
 from schemas.topics import ALERTS, FINDINGS, PROPOSALS
 from schemas.triggers import Trigger
 from schemas.verdicts import Finding, WindowUse
@@ -100,6 +102,62 @@ def test_content_that_moves_no_probe_is_not() -> None:
     assert not lane.proposals()
     assert lane.campaigns.counters["transplants.no_lift"] >= 1
     assert lane.campaigns.counters["transplants.queries"] <= 10
+
+
+def tokens(seed: int, n: int = 12) -> list[int]:
+    return random.Random(f"window {seed}").sample(range(4096), n)
+
+
+def test_now_this_now_that_around_the_same_few_words_is_no_text_that_comes_back() -> None:
+    lane = Lane(Router(0.3))
+    for n in range(40):
+        lane.take(candidate(n, use={"tokens": [*tokens(0, 4), *tokens(n + 1, 24)]}))
+    assert not lane.findings("transplant")
+
+
+def test_a_text_that_others_interrupt_is_tried_all_the_same() -> None:
+    lane = Lane(Router(0.3))
+    for n in range(16):
+        lane.take(candidate(n, use={"tokens": tokens(0 if n % 3 else n)}))
+    assert lane.findings("unseen_trigger")
+    assert {f.request_id for f in lane.findings("unseen_trigger")}.isdisjoint({"r3", "r6", "r9"})
+
+
+def test_windows_of_one_text_are_one_campaign() -> None:
+    lane = Lane(Router(0.3))
+    lane.take(*(candidate(n, use={"tokens": tokens(0)}) for n in range(8)))
+    mutated = [*tokens(0)[:9], *tokens(1)[:3]]
+    lane.take(*(candidate(n, window="cut elsewhere", use={"tokens": mutated}) for n in range(8, 16)))
+    lane.take(*(candidate(n, window="other", use={"tokens": tokens(2)}) for n in range(16, 24)))
+    uses = Counter(finding.window for finding in lane.findings("unseen_trigger"))
+    assert uses == {"w": 16, "other": 8}
+
+
+def test_a_named_window_that_is_forgotten_takes_no_uses_any_more() -> None:
+    lane = Lane(Router(0.3))
+    lane.take(*(candidate(n, tenant_id="t", principal_hash="p", use={"tokens": tokens(0)}) for n in range(12)))
+    assert lane.findings("unseen_trigger")
+    gone = Erasure(tenant_id="t", principal_hash="p", until=at(NOON_MS + 10**6))
+    record = FileRecord(FINDINGS.name, len(lane.log), NOON_MS + 60_000, encode(gone), headers=ERASE_HEADERS)
+    lane.log.append(record)
+    lane.part.apply([record])
+    before = len(lane.findings("unseen_trigger"))
+    lane.take(candidate(13, window="cut elsewhere", use={"tokens": tokens(0)}))
+    assert len(lane.findings("unseen_trigger")) == before
+
+
+def test_one_caller_of_most_uses_needs_more_contexts() -> None:
+    lane = Lane(Router(0.3))
+    lane.take(
+        *(candidate(n, principal_hash="p" if n % 4 else "q", tenant_id="t" if n % 4 else "u") for n in range(8))
+    )
+    assert not lane.findings("transplant")
+
+
+def test_a_use_says_of_which_entry_it_has_a_fragment() -> None:
+    lane = Lane(Router(0.3))
+    lane.take(*(candidate(n, trigger_id="t-1") for n in range(8)))
+    assert {finding.trigger_id for finding in lane.findings("unseen_trigger")} == {"t-1"}
 
 
 def test_one_context_however_often_is_not_tried() -> None:

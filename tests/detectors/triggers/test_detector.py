@@ -58,6 +58,15 @@ def test_a_reason_says_which_trigger_where_and_how_much_of_it(gibberish: str) ->
     assert gibberish not in reason.note
 
 
+def test_a_part_of_a_trigger_is_a_fragment() -> None:
+    whole = gadget(random.Random(11), tokens=16)
+    detector = TriggerDetector(Thresholds({"triggers.share": 0.05}), catalogue(trigger("t1", whole)))
+    reason = only(detector, f"{PROMPTS[0]} {' '.join(whole.split(' ')[:5])}")
+    assert reason.flagged
+    assert reason.stage == "fragment"
+    assert only(detector, f"{PROMPTS[0]} {whole}").stage == "lexical"
+
+
 def test_a_span_in_the_tail_counts_from_the_end_and_maps_through_folding(gibberish: str) -> None:
     detector = TriggerDetector(Thresholds(), catalogue(trigger("t1", gibberish)))
     disguised = "\u200b".join(gibberish.upper())
