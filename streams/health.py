@@ -89,6 +89,13 @@ class Health:
         """It was ready once."""
         return self._started or self.is_ready()
 
+    def word(self, ok: bool) -> str:
+        """What to call a probe's answer: what has never been ready, and has not failed, is `starting`."""
+        if ok:
+            return "ok"
+        broken = any(self._failing(part) or self._stuck(part) for part in self._parts.values())
+        return "failing" if broken or self.has_started() else "starting"
+
     def report(self) -> dict[str, dict[str, str | int | float | bool | None]]:
         """Each part's state, for the probes' answers."""
         now = self._clock()

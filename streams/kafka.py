@@ -95,8 +95,16 @@ async def _read_past_poison(
     return records
 
 
-async def read_to_end(connection: Mapping[str, Any], topic: str) -> AsyncIterator[Record]:
-    """Every committed record of a topic, partition by partition, up to the end as it is at the start."""
+class NoSuchTopicError(RuntimeError):
+    """The brokers do not have the topic."""
+
+
+async def read_to_end(connection: Mapping[str, Any], topic: str, must_exist: bool = False) -> AsyncIterator[Record]:
+    """Every committed record of a topic, partition by partition, up to the end as it is at the start.
+
+    Raises:
+        NoSuchTopicError: there is no such topic, and it `must_exist`; otherwise it is as an empty one.
+    """
     reader = AIOKafkaConsumer(
         **connection, isolation_level="read_committed", auto_offset_reset="earliest", fetch_max_wait_ms=100
     )
@@ -105,6 +113,10 @@ async def read_to_end(connection: Mapping[str, Any], topic: str) -> AsyncIterato
         reader.subscribe([topic])
         await reader.getmany(timeout_ms=0)
         partitions = [TopicPartition(topic, number) for number in reader.partitions_for_topic(topic) or ()]
+        if must_exist and not partitions:
+            raise NoSuchTopicError(
+                f"these brokers have no topic {topic}: the right ones? (`pointsman topics create` makes it)"
+            )
         reader.unsubscribe()
         reader.assign(partitions)
         ends = await reader.end_offsets(partitions)

@@ -52,9 +52,13 @@ def take(suppressions: Suppressions, record: Record) -> None:
 
 
 async def read(brokers: Mapping[str, Any], suffix: str = "") -> Suppressions:
-    """All rules that the topic has."""
+    """All rules that the topic has.
+
+    Raises:
+        NoSuchTopicError: there is none.
+    """
     suppressions = Suppressions()
-    async for record in read_to_end(brokers, named(SUPPRESSIONS, suffix)):
+    async for record in read_to_end(brokers, named(SUPPRESSIONS, suffix), must_exist=True):
         take(suppressions, record)
     return suppressions
 

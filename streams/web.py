@@ -22,7 +22,7 @@ def make_app(health: Health, links: Links = tuple) -> web.Application:
     def probe(passes: Callable[[], bool]) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def answer(_: web.Request) -> web.Response:
             ok = passes()
-            body = {"status": "ok" if ok else "failing", "parts": health.report()}
+            body = {"status": health.word(ok), "parts": health.report()}
             return web.json_response(body, status=200 if ok else 503)
 
         return answer

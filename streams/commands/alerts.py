@@ -123,7 +123,7 @@ def _growth(states: list[Alert]) -> Iterator[str]:
 async def _states(kafka: Kafka) -> list[Alert]:
     """Every published state once, in order of publication for each alert; what is no alert is left out."""
     states: dict[tuple[str, int], Alert] = {}
-    async for record in read_to_end(connection(kafka), named(ALERTS, kafka.topic_suffix)):
+    async for record in read_to_end(connection(kafka), named(ALERTS, kafka.topic_suffix), must_exist=True):
         try:
             state = decode(Alert, record)
         except InvalidRecord as error:

@@ -10,6 +10,7 @@ import msgspec
 from aiokafka.errors import KafkaError
 
 from streams.commands.config import load_settings
+from streams.kafka import NoSuchTopicError
 from streams.settings import Kafka
 from streams.topics import TopicError
 
@@ -34,5 +35,5 @@ def on_brokers(path: Path | None, work: Callable[[Kafka], Awaitable[T]]) -> T:
 
     try:
         return asyncio.run(run())
-    except (TopicError, KafkaError) as error:
+    except (TopicError, NoSuchTopicError, KafkaError) as error:
         raise click.ClickException(str(error)) from error

@@ -59,10 +59,12 @@ def list_letters(path: Path | None, as_json: bool, **wanted: Any) -> None:
 @click.option("--content", is_flag=True, help="Key, value and headers too: they may hold a prompt's text.")
 @json_option
 def show(letter_id: str, path: Path | None, content: bool, as_json: bool) -> None:
-    """Show one dead letter."""
-    letters = _letters(path, ids=(letter_id,))
+    """Show the dead letter whose id begins with LETTER_ID."""
+    letters = [letter for letter in _letters(path) if letter.letter_id.startswith(letter_id)]
     if not letters:
         raise click.ClickException(f"no dead letter {letter_id!r}")
+    if len(letters) > 1:
+        raise click.ClickException(f"{len(letters)} dead letters begin with {letter_id!r}: give more of the id")
     (letter,) = letters
     if as_json:
         print_json(letter if content else _without_content(letter))  # bytes as base64
@@ -125,7 +127,7 @@ def _letters(
 
     async def read(kafka: Kafka) -> list[DeadLetter]:
         letters: dict[str, DeadLetter] = {}
-        async for record in read_to_end(connection(kafka), named(DEADLETTERS, kafka.topic_suffix)):
+        async for record in read_to_end(connection(kafka), named(DEADLETTERS, kafka.topic_suffix), must_exist=True):
             try:
                 letter = read_dead_letter(record)
             except InvalidRecord as error:

@@ -103,14 +103,16 @@ def _kind(kind: str, findings: Sequence[Row]) -> Sentence:
 
 
 def _known_trigger(row: Row) -> str:
-    unit, how = "bits of information", "its words"
-    if row["stage"] == "fragment":
-        how = "a part of its words"
-    elif row["stage"] != "lexical":
-        unit, how = "cosine", "a stretch that means the same"
+    entry = f"the catalogued trigger {inert(row['trigger_id'])}, version {row['trigger_version']}"
+    if row["stage"] in ("lexical", "fragment"):
+        what = "" if row["stage"] == "lexical" else "words of "
+        return (
+            f"The prompt holds {what}{entry}: they would stand together by chance in one prompt of"
+            f" 2^{row['score']:.0f} ({row['score']:.1f} bits), and {row['threshold']:.4g} bits flag; {row['note']}"
+        )
     return (
-        f"The prompt holds the catalogued trigger {inert(row['trigger_id'])}, version {row['trigger_version']},"
-        f" found by {how}: {row['score']:.4g} {unit} where {row['threshold']:.4g} flag; {row['note']}"
+        f"A stretch of the prompt means what {entry} means: their likeness is {row['score']:.2f} of 1,"
+        f" and {row['threshold']:.2f} flag; {row['note']}"
     )
 
 
@@ -122,9 +124,15 @@ def _novel_text(row: Row) -> str:
 
 
 def _unseen_trigger(row: Row) -> str:
+    window = f"The window {inert(row['window'])}"
+    if row["stage"] == "transplant":
+        return (
+            f"{window} was put into ordinary prompts, and the router scored them {row['score']:.1f} standard"
+            f" deviations further {row['direction']} in the mean; a prompt counts as moved from"
+            f" {row['threshold']:.1f}; {row['note']}"
+        )
     return (
-        f"The window {inert(row['window'])} stands under {row['score']:.0f} different prompts, and"
-        f" {row['threshold']:.0f} flag; {row['note']}"
+        f"{window} stands in prompts that the router scores otherwise than their other words explain; {row['note']}"
     )
 
 
@@ -136,6 +144,11 @@ def _denial_of_wallet(row: Row) -> str:
 
 
 def _spoofed_difficulty(row: Row) -> str:
+    if row["stage"] == "habit":
+        return (
+            f"Request after request the principal's difficulty estimates are below what prompts like it get:"
+            f" added up, {row['score'] / row['threshold']:.1f} times what flags"
+        )
     return (
         f"The difficulty estimate is {row['score']:.1f} robust standard deviations below what prompts like it get,"
         f" and {row['threshold']:.1f} flag"

@@ -113,21 +113,22 @@ def test_started_stays_started(health: Health) -> None:
 async def test_probes(health: Health, clock: Clock) -> None:
     async with TestClient(TestServer(web.make_app(health))) as client:
 
-        async def status(path: str) -> int:
+        async def status(path: str, otherwise: str = "failing") -> int:
             async with client.get(path) as response:
                 body = await response.json()
-                assert body["status"] == ("ok" if response.status == 200 else "failing")
+                assert body["status"] == ("ok" if response.status == 200 else otherwise)
                 assert set(body["parts"]) == {"detect"}
                 return response.status
 
-        assert [await status(path) for path in ("/healthz", "/readyz", "/startupz")] == [200, 503, 503]
+        probes = ("/healthz", "/readyz", "/startupz")
+        assert [await status(path, "starting") for path in probes] == [200, 503, 503]
         health.ready("detect", True)
-        assert [await status(path) for path in ("/healthz", "/readyz", "/startupz")] == [200, 200, 200]
+        assert [await status(path) for path in probes] == [200, 200, 200]
         health.failed("detect", RuntimeError())
         health.lag("detect", 1)
-        assert [await status(path) for path in ("/healthz", "/readyz", "/startupz")] == [200, 503, 200]
+        assert [await status(path) for path in probes] == [200, 503, 200]
         clock.now += STUCK_SECONDS + 1
-        assert [await status(path) for path in ("/healthz", "/readyz", "/startupz")] == [503, 200, 200]
+        assert [await status(path) for path in probes] == [503, 200, 200]
         async with client.post("/healthz") as response:
             assert response.status == 405
 

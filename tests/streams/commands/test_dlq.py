@@ -105,3 +105,20 @@ async def test_what_was_relayed_is_not_said_to_be_published(kafka: KafkaCluster,
     told = json.loads((await asyncio.to_thread(run, kafka, run_id, "retry", "--all", "--json")).stdout)
     assert (told["published"], told["relayed"]) == ([], [stable_id(topic, "0", "3")])
     assert [record async for record in read_to_end(kafka.connection, topic)] == []
+
+
+@pytest.mark.usefixtures("written")
+def test_show_takes_the_beginning_of_an_id(kafka: KafkaCluster, run_id: str) -> None:
+    whole = letter_id(run_id, 1)
+    assert whole in run(kafka, run_id, "show", whole[:12]).stdout
+    several = run(kafka, run_id, "show", "")
+    assert several.exit_code == 1
+    assert "4 dead letters begin with ''" in several.stderr
+
+
+@pytest.mark.parametrize("command", [("dlq", "ls"), ("alerts", "ls"), ("alerts", "suppressions")])
+def test_brokers_without_our_topics_are_no_quiet_fleet(kafka: KafkaCluster, command: tuple[str, ...]) -> None:
+    environment = {"POINTSMAN_KAFKA_BOOTSTRAP": kafka.bootstrap, "POINTSMAN_KAFKA_TOPIC_SUFFIX": "-nowhere"}
+    result = CliRunner(env=environment).invoke(main, command)
+    assert result.exit_code == 1
+    assert "have no topic" in result.stderr

@@ -56,7 +56,7 @@ def test_a_known_trigger_is_explained(past: Past) -> None:
         "A catalogued trigger is in use against the router (known_trigger, critical,",
         "1 finding of 1 principal and 1 tenant make it up; it fires at the first one.",
         "The prompt holds the catalogued trigger",
-        "bits where",
+        "they would stand together by chance in one prompt of 2^",
         "detector triggers 1, request gadget-",
         "Of its requests went 1 to m0 (tier SIMPLE).",
         "They cost 0.0010 USD",
