@@ -5,8 +5,9 @@ then the rule's merit, not the labels').
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections import Counter
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -138,10 +139,10 @@ class OurRatchet:
             self.moves.append(move)
 
 
-class _Usual:
-    """What the usual methods share."""
+class _Usual(ABC):
+    """What the usual methods share: a rule that takes a day's labels."""
 
-    rule = ""
+    rule: ClassVar[str]  # its name
 
     def __init__(self, world: World, audits: bool) -> None:
         self.name = f"{self.rule} on {'audits' if audits else 'rows'}"
@@ -160,8 +161,9 @@ class _Usual:
         self.tightened += self.threshold < before
         return in_force
 
+    @abstractmethod
     def _take(self, labels: Labels) -> Floats:
-        raise NotImplementedError
+        """Take labels in; the thresholds that were in force, one a label (at least one)."""
 
 
 def _fit(score: Floats, unsafe: npt.NDArray[np.bool_], otherwise: float) -> float:

@@ -5,16 +5,11 @@ order that is kept. So a relay copies what comes into the feedback topic, with w
 reads that. What the relay copies again after a crash the lane knows by its place.
 """
 
-import asyncio
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.coordinator.assignors.range import RangePartitionAssignor
-from aiokafka.errors import KafkaError
-from mode import Service
+from aiokafka import TopicPartition
 
 from detectors.detections import Detections
 from detectors.feedback import Feedback, Rules
@@ -23,18 +18,16 @@ from detectors.processor import Record
 from detectors.tickets import read_canaries
 from schemas.signatures import read_keys
 from schemas.topics import AUDITS, DECISIONS, FEEDBACK, FEEDBACK_CHECKPOINTS, REPORTS, TICKETS, named
+from streams.follower import Follower
 from streams.health import Health
 from streams.kafka import read_batches
 from streams.lane import LaneSpec
 from streams.settings import Settings
 
-log = logging.getLogger(__name__)
-
 TICK_SECONDS = 30.0  # overrides and soft steps expire after hours
 SOURCES = (AUDITS, DECISIONS, REPORTS, TICKETS)
 _POLL_MS = 200
 _MOST_RECORDS = 2_000
-_STOP_SECONDS = 5.0
 
 
 def rules(settings: Settings) -> Rules:
@@ -84,53 +77,30 @@ def _bounded(record: Record) -> tuple[bytes, bytes]:
     return (record.value or b"")[: MOST_BYTES + 1], (record.key or b"")[:MOST_BYTES]
 
 
-class Relay(Service):
-    """Copies the three topics into the feedback topic, in the order in which it reads them."""
+class Relay(Follower):
+    """Copies its sources into the feedback topic, in the order in which it reads them."""
 
     def __init__(self, settings: Settings, connection: Mapping[str, Any], health: Health) -> None:
         """`connection`: how to reach the brokers (`streams.kafka.connection`)."""
-        super().__init__()
-        self._connection = connection
-        self._health = health
         self._suffix = settings.kafka.topic_suffix
-        self._group = f"{settings.feedback.group}-relay{self._suffix}"
-        self._read_to: dict[TopicPartition, int] = {}
-
-    async def on_start(self) -> None:
-        """Connect."""
-        self._producer = AIOKafkaProducer(**self._connection, enable_idempotence=True, linger_ms=5)
-        self._consumer = AIOKafkaConsumer(
+        super().__init__(
+            "relay",
+            health,
+            connection,
             *(named(topic, self._suffix) for topic in SOURCES),
-            **self._connection,
-            group_id=self._group,
-            enable_auto_commit=False,
+            group_id=f"{settings.feedback.group}-relay{self._suffix}",
             auto_offset_reset="earliest",
-            isolation_level="read_committed",
-            partition_assignment_strategy=(RangePartitionAssignor,),
             max_poll_interval_ms=120_000,
         )
-        await self._producer.start()
-        await self._consumer.start()
+        self._read_to: dict[TopicPartition, int] = {}
 
-    @Service.task
-    async def _run(self) -> None:
-        try:
-            while not self.should_stop:
-                await self._copy()
-                self._health.ready("relay", True)
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:
-            self._health.failed("relay", error)
-            log.critical("the relay of feedback stops: %s", error, exc_info=error)
-            await self.crash(error)
-
-    async def _copy(self) -> None:
-        ours = self._consumer.assignment()
+    async def step(self) -> None:
+        """Copy a batch. What is not committed is copied again by whoever has it next, and the lane knows it."""
+        ours = self.consumer.assignment()
         for at in ours - self._read_to.keys():
-            self._read_to[at] = await self._consumer.committed(at) or 0
+            self._read_to[at] = await self.consumer.committed(at) or 0
         positions = {at: self._read_to[at] for at in ours}
-        batches = await read_batches(self._consumer, positions, _POLL_MS, _MOST_RECORDS)
+        batches = await read_batches(self.consumer, positions, _POLL_MS, _MOST_RECORDS)
         sends = []
         for at, records in batches.items():
             topic = at.topic.removesuffix(self._suffix)
@@ -138,7 +108,7 @@ class Relay(Service):
                 origin = f"{topic}:{at.partition}:{record.offset}".encode()
                 value, key = _bounded(record)
                 sends.append(
-                    await self._producer.send(
+                    await self.producer.send(
                         named(FEEDBACK, self._suffix), value, key=key, headers=[(ORIGIN, origin)]
                     )
                 )
@@ -146,17 +116,5 @@ class Relay(Service):
         for sent in sends:
             await sent
         copied = {at: self._read_to[at] for at, records in batches.items() if records}
-        if copied:
-            try:
-                await self._consumer.commit(copied)
-            except KafkaError as error:  # given to another: it copies them again, and the lane knows them
-                log.info("relay: offsets not committed: %r", error)
-                self._read_to = {}
-
-    async def on_stop(self) -> None:
-        """Leave the group."""
-        for client in (self._consumer, self._producer):
-            try:
-                await asyncio.wait_for(client.stop(), _STOP_SECONDS)
-            except Exception as error:
-                log.warning("relay: a client did not stop: %r", error)
+        if copied and not await self.commit(copied):
+            self._read_to = {}

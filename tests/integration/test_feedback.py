@@ -173,14 +173,15 @@ def _walk(rig: Rig, worker: Worker) -> None:
     numbers = iter(range(100, 1000))
 
     def tickets() -> list[AuditTicket] | None:
-        rig.ask(next(numbers))
-        found = rig.read(TICKETS, AuditTicket)
+        for _ in range(8):
+            rig.ask(next(numbers))
+        found = [ticket for ticket in rig.read(TICKETS, AuditTicket) if ticket.parameter == FLAG]
         return found if len(found) >= 14 and len({ticket.tenant_id for ticket in found}) == 2 else None
 
     wait_for(tickets)
     assert rig.read(REPORTS, msgspec.Raw), "outcomes that say unsafe are reported"
-    opened = [json.loads(line) for line in rig.run("audit", "next", "--count", "100").splitlines()]
-    assert {ticket["parameter"] for ticket in opened} == {FLAG}
+    opened = [json.loads(line) for line in rig.run("audit", "next", "--count", "500").splitlines()]
+    assert {ticket["parameter"] for ticket in opened} >= {FLAG}
 
     # Labels: people say that all of them were attacks. One answers a ticket that nobody drew.
     batch = rig.folder / "answers.jsonl"
@@ -198,7 +199,10 @@ def _walk(rig: Rig, worker: Worker) -> None:
     def proposed_by_labels() -> Any:
         if rig.run("audit", "judges").get("desk", {}).get("labels") != len(opened):
             return None
-        return [p for p in rig.run("threshold", "get", FLAG)["proposed"] if "trusted labels" in p["reason"]]
+        proposed = rig.run("threshold", "get", FLAG)["proposed"]
+        of_fleet = [p for p in proposed if "trusted labels" in p["reason"] and not p["scope"].get("tenant_id")]
+        assert not of_fleet or {p["scope"].get("tenant_id") for p in proposed} & {"t0", "t1"}, "and for its tenants"
+        return of_fleet
 
     (proposal,) = wait_for(proposed_by_labels)
     assert (proposal["cause"], proposal["direction"]) == ("auto", "tighten"), counted

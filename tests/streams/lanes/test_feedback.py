@@ -1,4 +1,4 @@
-"""The relay on real Kafka: whatever anybody may write into the three topics is copied, and stops nothing."""
+"""The relay on real Kafka: whatever anybody may write into its topics is copied, and stops nothing."""
 
 from aiokafka import AIOKafkaProducer
 
@@ -32,7 +32,7 @@ async def test_records_without_bytes_with_too_many_and_unreadable_ones_are_copie
     try:
         copied: dict[str, int] = {}
         while len(copied) < 4:
-            await relay._copy()
+            await relay.step()
             async for record in read_to_end(kafka.connection, named(FEEDBACK, run_id)):
                 copied[dict(record.headers)[ORIGIN].decode()] = len(record.value or b"")
     finally:
