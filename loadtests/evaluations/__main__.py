@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,10 +86,13 @@ def main(
         second = Transformer(sentence_transformer_path()) if plan.transformer else None
         found.semantic = semantic.measure(data, plan.phrases, plan.benign_phrases, second, seed)
 
+    @cache
+    def made() -> list[novelty.Trigger]:
+        return novelty.triggers_for(data, plan.each, plan.routers, random.Random(seed))
+
     def do_novelty() -> None:
         before = found.novelty.left_out if found.novelty else {}
-        made = novelty.triggers_for(data, plan.each, plan.routers, random.Random(seed))
-        found.novelty = novelty.measure(data, detectors, made, seed)
+        found.novelty = novelty.measure(data, detectors, made(), seed)
         found.novelty.left_out = before
 
     def do_speed() -> None:
@@ -109,8 +113,7 @@ def main(
     if kinds:
         if found.novelty is None:
             raise click.ClickException("--leave-out adds to the part `novelty`, which the report does not have")
-        made = novelty.triggers_for(data, plan.each, plan.routers, random.Random(seed))
-        for kind, rows in novelty.left_out(data, corpora, made, kinds, seed):
+        for kind, rows in novelty.left_out(data, corpora, made(), kinds, seed):
             found.novelty.left_out[kind] = rows
             report.write(found, path)
             click.echo(f"without {kind}", err=True)

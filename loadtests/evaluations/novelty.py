@@ -37,6 +37,7 @@ SMALL = fit.Sizes(tagged=40_000, weighed=30_000, epochs=1.5)
 NOTHING = "nothing"
 ALL, NOVELTY = "all detectors", "novelty"
 MIDDLE = "gadgets, wordlike, in the middle"
+LEAST_CHARS = 20  # of a published suffix: a few in the list are one word, which is none
 
 # Kind -> the families of training that are of it.
 KINDS = {
@@ -169,7 +170,8 @@ def triggers_for(data: Path, each: int, routers: Sequence[Kind], rng: random.Ran
     texts = [row.text for row in held_back(data)]
     words = sorted({word for text in texts[:500] for word in text.split() if word.isalpha()})
     made = [*climbed(each, texts, routers, rng), *drawn(10 * each, texts, rng), *known(10 * each, words, rng)]
-    return made + [Trigger("GCG, published", "GCG", text) for text in published(data, "gcg_suffix")]
+    suffixes = [text for text in published(data, "gcg_suffix") if len(text) >= LEAST_CHARS]
+    return made + [Trigger("GCG, published", "GCG", text) for text in suffixes]
 
 
 def measure(data: Path, detectors: Sequence[PromptDetector], triggers: Sequence[Trigger], seed: int = 0) -> Report:

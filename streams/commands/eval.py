@@ -26,6 +26,12 @@ def command(cases: Path, out: Path | None) -> None:
             out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     except (CasesError, OSError) as error:
         raise click.ClickException(str(error)) from error
+    for rate in report["too_few_benign_for"]:
+        click.echo(
+            f"Warning: {report['n_benign']} benign rows say nothing of false positives at {float(rate):.1%}: that takes"
+            f" at least {1 / float(rate):,.0f}. Recall there is against the highest benign score.",
+            err=True,
+        )
     if str(out) == "-":
         click.echo(json.dumps(report, indent=1))
         return

@@ -49,6 +49,7 @@ def test_figures_by_family_and_detector() -> None:
     report = evaluate([ByNumber("a", 990), ByNumber("b", 5000)], [*BENIGN, *attacks])
     assert report["n_benign"] == 1000
     assert report["benign_flagged"] == 10
+    assert report["too_few_benign_for"] == []
     assert report["us_per_prompt"] > 0
     by_a, by_b = report["families"]["by_a"], report["families"]["by_b"]
     assert (by_a["n"], by_a["flagged"]) == (3, 2)
@@ -114,6 +115,8 @@ def test_the_command_stands_any_text(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     report = json.loads(out.read_text())
     assert report["n_benign"] == 300 + len(HOSTILE)
+    assert report["too_few_benign_for"] == ["0.001"]
+    assert "at least 1,000" in result.stderr
     assert report["families"]["hostile"]["n"] == len(HOSTILE)
     assert set(report["families"]["hostile"]["by_detector"]) == {"triggers", "novelty"}
 
