@@ -93,7 +93,7 @@ def _translations(rng: random.Random) -> Iterator[str]:
         try:
             with path.open("rb") as file:
                 catalogue = gettext.GNUTranslations(file)
-        except (OSError, UnicodeDecodeError, ValueError):
+        except (OSError, ValueError, IndexError):  # the last: a header that gettext cannot read
             continue
         found = [text for text in vars(catalogue)["_catalog"].values() if isinstance(text, str) and len(text) > 25]
         yield from islice(_cut_up("\n".join(rng.sample(found, min(60, len(found))))), 2)

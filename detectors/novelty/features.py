@@ -86,19 +86,23 @@ def window(flat: Any, span: Any, now: Any, one: Any, two: Any) -> tuple[int, int
 def channels(now: Any, one: Any, two: Any, n: int, grams: Any, out: Any) -> None:
     """Fill `out` (ROW_TOKENS, CHANNELS): surprise alone, after one token and after two; what pulls; what is new."""
     texts = np.float32(1e6)  # how often anything stands after a beginning
-    pair_before = np.uint8(0)
-    for k in range(n):
+    for k in range(n):  # look-ups alone, so that they wait for memory side by side
         t = grams.folded[now[k]]
         a = grams.folded[one[k]] if one[k] < BEGIN else one[k]
         b = grams.folded[two[k]] if two[k] < BEGIN else two[k]
-        pair, triple, skip = level(grams.pairs, 0, a, t), level(grams.triples, b, a, t), level(grams.skips, b, 0, t)
+        out[k, 3] = level(grams.skips, b, 0, t)
+        out[k, 4] = level(grams.pairs, 0, a, t)
+        out[k, 5] = level(grams.triples, b, a, t)
+        follows = k > 0 and one[k] == now[k - 1]
+        out[k, 6] = out[k - 1, 4] if follows else level(grams.pairs, 0, b, a)
+    for k in range(n):
+        skip, pair, triple, before = int(out[k, 3]), int(out[k, 4]), int(out[k, 5]), int(out[k, 6])
+        t = grams.folded[now[k]]
+        after_one = grams.counts[grams.folded[one[k]]] if one[k] < BEGIN else texts
+        after_skip = grams.counts[grams.folded[two[k]]] if two[k] < BEGIN else texts
+        after_two = max(COUNTS[before], COUNTS[triple])
         alone = grams.log_p[t]
         p1 = math.exp(alone)
-        after_one = grams.counts[a] if a < BEGIN else texts
-        after_skip = grams.counts[b] if b < BEGIN else texts
-        before = pair_before if k > 0 and one[k] == now[k - 1] else level(grams.pairs, 0, b, a)
-        after_two = max(COUNTS[before], COUNTS[triple])
-        pair_before = pair
         p2 = min(np.float32(0.9), (COUNTS[pair] + 15 * p1) / (after_one + 15))
         p3 = min(np.float32(0.9), (COUNTS[triple] + 6 * p2) / (after_two + 6))
         ps = min(np.float32(0.9), (COUNTS[skip] + 15 * p1) / (after_skip + 15))

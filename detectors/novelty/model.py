@@ -12,7 +12,8 @@ from detectors.novelty.features import CHANNELS, CLASS_STEP, CLASSES, FEATURES, 
 from detectors.novelty.ngrams import Ngrams
 from detectors.novelty.tagger import POOLED, Tagger, Weights
 from detectors.novelty.tokens import ROW_TOKENS, Tokeniser
-from detectors.novelty.trees import Trees, evaluate
+from detectors.novelty.trees import Forest, Trees, evaluate
+from detectors.novelty.trees import prepare as prepare_trees
 
 _ALL = FEATURES + POOLED
 
@@ -48,12 +49,6 @@ def _features(flat: Any, spans: Any, grams: Any, made: Any, tagger: Any, room: A
             tagging.pool(room.odds, n, odd_sums, out[i, FEATURES:])
 
 
-@nb.njit(cache=True, nogil=True)
-def _judge(features: Any, trees: Any, out: Any) -> None:
-    for i in range(features.shape[0]):
-        out[i] = evaluate(features[i], trees)
-
-
 @nb.njit(cache=True)
 def _windows(flat: Any, spans: Any, grams: Any, rows: Any, seen: Any, lengths: Any) -> None:
     one, two = np.empty(ROW_TOKENS, np.int32), np.empty(ROW_TOKENS, np.int32)
@@ -70,6 +65,7 @@ class Model:
         self.parts = parts
         self.tokeniser = Tokeniser(parts.base.tokens)
         self._made = parts.base.classes * np.float32(CLASS_STEP)
+        self._forest: Forest = prepare_trees(parts.trees)
         self._tagger: Tagger = tagging.prepare(parts.tagger, parts.base.classes)
 
     def features(self, heads: Sequence[str], tails: Sequence[str]) -> NDArray[np.float32]:
@@ -82,9 +78,9 @@ class Model:
     def log_odds(self, heads: Sequence[str], tails: Sequence[str]) -> NDArray[np.float32]:
         """(n,) log odds that a prompt carries a trigger, on the training's scale."""
         features = self.features(heads, tails)
-        out = np.zeros(len(features), np.float32)
-        _judge(features, self.parts.trees, out)
-        return out
+        out = np.zeros(len(features))
+        evaluate(features, self._forest, out)
+        return out.astype(np.float32)
 
 
 def windows(

@@ -19,7 +19,8 @@ TAPS = 5  # of a later layer
 DILATIONS = (1, 2)
 _MARGIN = (TAPS // 2) * max(DILATIONS)
 _POOLS = np.array([5, 7, 9, 11, 14, 18, 24])
-_CLIP = 8.0
+_SCALE = np.arange(max(_POOLS) + 1, dtype=np.float32) ** np.float32(0.7)  # of a sum over so many tokens
+_CLIP = np.float32(8.0)
 _ENDS = 28  # tokens from an end in which a trigger begins or ends
 POOLED = 2 * len(_POOLS) + 8
 
@@ -138,7 +139,7 @@ def pool(odds: Any, n: int, sums: Any, out: Any) -> None:
     j = 0
     for size in _POOLS:
         size = min(size, n)
-        scale = size**0.7
+        scale = _SCALE[size]
         out[j] = sums[size] / scale
         out[j + 1] = (sums[n] - sums[n - size]) / scale
         j += 2
