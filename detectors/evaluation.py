@@ -190,8 +190,8 @@ def evaluate(detectors: Sequence[PromptDetector], cases: Iterable[Labelled]) -> 
     """Judge all cases.
 
     Returns:
-        `n_benign`, `benign_flagged` (at the thresholds in force), `us_per_prompt` (CPU), `too_few_benign_for` (rates of
-        which so few benign cases say nothing: recall is against the highest of them), and for each family of
+        `n_benign`, `benign_flagged` (at the thresholds in force), `us_per_prompt` (CPU), `too_few_benign_for`
+        (rates that they say nothing of: recall is against the highest of them), and for each family of
         attacks `n`, `flagged`, `recall` at 0.1 % and 1 % false positives of the benign cases, and the last two by
         detector.
 

@@ -28,7 +28,7 @@ def command(cases: Path, out: Path | None) -> None:
         raise click.ClickException(str(error)) from error
     for rate in report["too_few_benign_for"]:
         click.echo(
-            f"Warning: {report['n_benign']} benign rows say nothing of false positives at {float(rate):.1%}: that takes"
+            f"Warning: {report['n_benign']} benign rows say nothing of {float(rate):.1%} false positives: it takes"
             f" at least {1 / float(rate):,.0f}. Recall there is against the highest benign score.",
             err=True,
         )
