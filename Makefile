@@ -34,6 +34,9 @@ demo: setup kafka-jars models ## a fleet's traffic with planted attacks through 
 bench: setup kafka-jars models ## speed, as ratios measured side by side, into .bench/report.json (SHORT=1: a minute of it)
 	@$(PY) -m loadtests.bench $(if $(SHORT),--short)
 
+bench-compare: setup ## what became worse between two reports (OLD=a/report.json NEW=b/report.json)
+	@$(PY) -m loadtests.bench.compare $(OLD) $(NEW)
+
 drill: setup models ## a benign day and a day of attacks, replayed: what was told, into .drill/report.json (SHORT=1)
 	@$(PY) -m loadtests.drill $(if $(SHORT),--short) $(ARGS)
 

@@ -31,6 +31,7 @@ def _page(report: Report) -> str:
         f"| detect lane over the design built literally, requests/s | **{report.detect_over_literal:,.1f}** |",
         f"| the literal design's CPU a request over the detect lane's | {report.literal_cpu_over_detect:,.1f} |",
         f"| detect lane over the bare loop ({', '.join(report.ceiling.parts)}) | {report.detect_over_ceiling} |",
+        *_more(report),
         f"| checkpoints' share of the worker's CPU | {report.checkpoint_share:.1%} |",
         f"| history rows/s over a bare column insert into chdb | {history.over_bare_insert} |",
         f"| guard, a lone caller's call: median | {report.guard.p50_ms} ms |",
@@ -81,6 +82,31 @@ def _page(report: Report) -> str:
         "With " + ", ".join(f"{name} {number}" for name, number in about.versions.items()) + ".",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _more(report: Report) -> list[str]:
+    """Rows of what more of something costs, of a large partition's recovery, and of alerts under load."""
+    scale, held, alerts = report.scale, report.recovery, report.alert_latency_ms
+    rows = [
+        f"| CPU a request, {sides.many:,} {name} over {sides.few:,} | {sides.ratio} |"
+        for name, sides in (
+            ("principals", scale.principals), ("triggers", scale.triggers), ("characters a prompt", scale.chars),
+        )
+    ]  # fmt: skip
+    if report.cpu_per_request.two_workers is not None:
+        rows.append(f"| CPU a request, two workers over one | {report.cpu_per_request.two_workers} |")
+    if held is not None:
+        rows += [
+            f"| start on a partition of {held.keys:,} keys, beyond an empty one's | {held.recovery_s} s |",
+            f"| resident memory with it and {held.triggers:,} triggers | {held.memory_bytes / 1e9:.2f} GB |",
+        ]
+    if alerts is not None and alerts.p99 is not None:
+        where = f"at {alerts.offered_per_s:,.0f} requests/s (the knee is at {alerts.knee_per_s:,.0f})"
+        rows += [
+            f"| event to alert {where}: median | {alerts.p50:,.0f} ms |",
+            f"| event to alert {where}: 99th percentile of {alerts.alerts} | {alerts.p99:,.0f} ms |",
+        ]
+    return rows
 
 
 def _row(name: str, lane: Lane) -> str:

@@ -1,19 +1,15 @@
 """What `make bench` writes: `.bench/report.json`. Every ratio is of two figures that stand beside it."""
 
-import os
-import platform
 from collections.abc import Sequence
-from importlib.metadata import version
 from statistics import median
 from typing import Any
 
 import msgspec
 
-from loadtests.bench import guard, ratchet
+from loadtests.bench import guard, latency, ratchet, recovery, scale
 from loadtests.bench.history import Rates
-from loadtests.bench.rounds import Lane, summarise
-
-_PACKAGES = ("faust-streaming", "aiokafka", "numpy", "faiss-cpu", "river", "chdb", "sentence-transformers", "torch")
+from loadtests.bench.rounds import Lane, Round, summarise
+from loadtests.machine import Machine
 
 
 class Ceiling(msgspec.Struct):
@@ -32,14 +28,13 @@ class HistoryRates(msgspec.Struct):
     over_bare_insert: float  # median of the rounds' own ratios
 
 
-class Machine(msgspec.Struct):
-    """What it ran on."""
+class CpuPerRequest(msgspec.Struct):
+    """CPU a request with more of something, over the same with less: `scale` says how many."""
 
-    cpus: int
-    python: str
-    load_before: float  # of the minute before: others on the machine make figures smaller
-    real_prompts: bool
-    versions: dict[str, str]
+    two_workers: float | None
+    principals: float
+    triggers: float
+    chars: float
 
 
 class Report(msgspec.Struct):
@@ -59,18 +54,12 @@ class Report(msgspec.Struct):
     ratchet: ratchet.Figures
     history: HistoryRates
     startup_s: float
+    cpu_per_request: CpuPerRequest
+    scale: scale.Figures
+    two_workers: Round | None  # this and what follows are not looked at in a run that is too short
+    recovery: recovery.Figures | None
+    alert_latency_ms: latency.Figures | None
     machine: Machine
-
-
-def machine(load_before: float, real_prompts: bool) -> Machine:
-    """What this process runs on."""
-    return Machine(
-        cpus=os.cpu_count() or 1,
-        python=platform.python_version(),
-        load_before=round(load_before, 2),
-        real_prompts=real_prompts,
-        versions={name: version(name) for name in _PACKAGES},
-    )
 
 
 def build(
@@ -82,6 +71,10 @@ def build(
     guarded: guard.Figures,
     ratcheted: ratchet.Figures,
     history: Rates,
+    scaled: scale.Figures,
+    two_workers: Round | None,
+    recovered: recovery.Figures | None,
+    alerts: latency.Figures | None,
     about: Machine,
 ) -> Report:
     """Put figures together. `rounds`: (ours, literal, ceiling's requests/s), each measured side by side."""
@@ -106,5 +99,20 @@ def build(
             over_bare_insert=round(median(a / b for a, b in zip(history.history, history.bare, strict=True)), 3),
         ),
         startup_s=detect.startup_s,
+        cpu_per_request=CpuPerRequest(
+            two_workers=_over_last_round(two_workers, rounds[-1][0]) if two_workers is not None else None,
+            principals=scaled.principals.ratio,
+            triggers=scaled.triggers.ratio,
+            chars=scaled.chars.ratio,
+        ),
+        scale=scaled,
+        two_workers=two_workers,
+        recovery=recovered,
+        alert_latency_ms=alerts,
         machine=about,
     )
+
+
+def _over_last_round(two_workers: Round, one_worker: Round) -> float:
+    """The two are measured one after the other."""
+    return round(two_workers.cpu_us_per_request / one_worker.cpu_us_per_request, 3)

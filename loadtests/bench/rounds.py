@@ -11,8 +11,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -43,38 +43,41 @@ class Round(msgspec.Struct):
     verdicts: int  # distinct
     requests_per_s: float
     events_per_s: float
-    cpu_us_per_request: float  # of the worker process, all its threads
+    cpu_us_per_request: float  # of the worker processes, all their threads
     startup_s: float  # of the process, until it is ready to judge
     stages: dict[str, float]  # share of the time between first and last verdict; they overlap, and waiting counts
 
 
 class Running(NamedTuple):
-    """A worker that has started. `seconds` gives each stage's seconds, once all is judged."""
+    """Workers that have started. `seconds` gives each stage's seconds of the first, once all is judged."""
 
-    pid: int
-    startup_s: float
+    pids: tuple[int, ...]
+    startup_s: float  # of the first
     seconds: Callable[[], dict[str, float]]
 
 
 class Sample(NamedTuple):
-    """One look at a worker: verdicts published, and CPU used, so far."""
+    """One look at the workers: verdicts published, and CPU used, so far."""
 
     verdicts: int
     cpu_s: float
 
 
 @contextmanager
-def our_worker(kafka: KafkaCluster, suffix: str, folder: Path) -> Iterator[Running]:
-    """`pointsman serve --role detect`, as it is shipped."""
+def our_worker(kafka: KafkaCluster, suffix: str, folder: Path, number: int = 1) -> Iterator[Running]:
+    """`pointsman serve --role detect`, as it is shipped; so many of them."""
     settings = {
         "POINTSMAN_KAFKA_BOOTSTRAP": kafka.bootstrap,
         "POINTSMAN_KAFKA_TOPIC_SUFFIX": suffix,
         "POINTSMAN_LOG_JSON": "false",
     }
-    worker = Worker(f"detect{suffix}", folder, settings, ("detect",))
-    began = time.perf_counter()
-    with worker:
-        yield Running(worker.pid, time.perf_counter() - began, lambda: _stage_seconds(worker.metrics_url))
+    first, *others = [Worker(f"detect{i}{suffix}", folder, settings, ("detect",)) for i in range(number)]
+    with ExitStack() as stack:
+        began = time.perf_counter()
+        stack.enter_context(first)
+        startup_s = time.perf_counter() - began
+        pids = [first.pid, *(stack.enter_context(other).pid for other in others)]
+        yield Running(tuple(pids), startup_s, lambda: _stage_seconds(first.metrics_url))
 
 
 def _stage_seconds(url: str) -> dict[str, float]:
@@ -103,7 +106,7 @@ def literal_worker(kafka: KafkaCluster, suffix: str, folder: Path) -> Iterator[R
             return seconds
 
         try:
-            yield Running(process.pid, 0.0, stop)
+            yield Running((process.pid,), 0.0, stop)
         finally:
             if process.poll() is None:
                 process.kill()
@@ -114,13 +117,13 @@ Starter = Callable[[KafkaCluster, str, Path], AbstractContextManager[Running]]
 
 
 async def run_round(kafka: KafkaCluster, backlog: Backlog, start: Starter, folder: Path) -> Round:
-    """Produce the backlog to topics of its own, let one worker judge it, and read what it did off its verdicts."""
+    """Produce the backlog to topics of its own, let the workers judge it, and read what it did off its verdicts."""
     suffix = f".{secrets.token_hex(4)}"
     await create_topics(kafka.connection, PARTITIONS, kafka.nodes, suffix)
     await backlog.produce(kafka.connection, suffix)
     expected = int(DONE * backlog.requests)
     with start(kafka, suffix, folder) as worker:
-        samples = await _watch(kafka, suffix, worker.pid, expected)
+        samples = await _watch(kafka, suffix, worker.pids, expected)
         seconds = worker.seconds()
     times: dict[bytes, int] = {}
     async for record in read_to_end(kafka.connection, named(VERDICTS, suffix)):
@@ -128,19 +131,22 @@ async def run_round(kafka: KafkaCluster, backlog: Backlog, start: Starter, folde
     return measure(backlog, sorted(times.values()), samples, worker.startup_s, seconds)
 
 
-async def _watch(kafka: KafkaCluster, suffix: str, pid: int, expected: int) -> list[Sample]:
+async def _watch(kafka: KafkaCluster, suffix: str, pids: Sequence[int], expected: int) -> list[Sample]:
     """CPU time against the number of verdicts, until there are as many as expected."""
-    process, topic = psutil.Process(pid), named(VERDICTS, suffix)
+    processes, topic = [psutil.Process(pid) for pid in pids], named(VERDICTS, suffix)
     partitions = [TopicPartition(topic, number) for number in range(PARTITIONS)]
-    used = process.cpu_times()
-    samples = [Sample(0, used.user + used.system)]
+    samples = [Sample(0, _cpu_s(processes))]
     async with AIOKafkaConsumer(**kafka.connection) as consumer, asyncio.timeout(PATIENCE_SECONDS):
         while samples[-1].verdicts < expected:
             await asyncio.sleep(WATCH_SECONDS)
-            used = process.cpu_times()
+            used = _cpu_s(processes)
             ends = await consumer.end_offsets(partitions)
-            samples.append(Sample(sum(ends.values()), used.user + used.system))
+            samples.append(Sample(sum(ends.values()), used))
     return samples
+
+
+def _cpu_s(processes: Iterable[psutil.Process]) -> float:
+    return sum(used.user + used.system for used in (process.cpu_times() for process in processes))
 
 
 def measure(

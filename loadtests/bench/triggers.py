@@ -58,9 +58,10 @@ def microseconds(work: Callable[[], object], prompts: int) -> float:
 
 
 def prompts_of(chars: int, count: int) -> list[str]:
-    """Benign texts of about `chars` characters: longer ones cut, shorter ones joined."""
+    """Benign texts of `chars` characters: longer ones cut, shorter ones joined, and all of them again and again."""
     joined = "\n".join(benign_texts())
-    return [joined[at : at + chars] for at in range(0, chars * count, chars)][:count]
+    twice = joined * (chars // len(joined) + 2)
+    return [twice[at % len(joined) :][:chars] for at in range(0, chars * count, chars)]
 
 
 @click.command()

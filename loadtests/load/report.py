@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from loadtests.bench.report import Machine
 from loadtests.load.generated import Generated, by_group
 from loadtests.load.scenarios import SCENARIOS
 from loadtests.load.watching import Look
+from loadtests.machine import Machine
 from loadtests.reckoning import Reckoning
 from loadtests.report import Detection
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import msgspec
 
-from loadtests.bench.report import machine
 from loadtests.load import report
 from loadtests.load.generated import Generated
 from loadtests.load.scenarios import SCENARIOS, Scene
 from loadtests.load.watching import Look, Watching
+from loadtests.machine import machine
 from loadtests.prompts import data_dir
 from loadtests.reckoning import Judged, Reckoner
 from loadtests.report import Told, name_attacks

@@ -6,7 +6,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from loadtests.bench import page
+from detectors.judge import Judge, JudgeLimits
+from detectors.panel import build_panel
+from detectors.registry import stream_detectors
+from detectors.thresholds import Thresholds
+from loadtests.bench import backlog, page, recovery
 from loadtests.bench.__main__ import Plan, run
 from loadtests.bench.backlog import Backlog
 from loadtests.bench.report import Report
@@ -14,11 +18,12 @@ from loadtests.bench.rounds import DONE, Round, Sample, measure, summarise
 from loadtests.bench.stages import Clock
 from streams.embedded.kafka import KafkaCluster
 
-TINY = Plan(rounds=1, requests=900, literal_requests=25, in_process=300, history_requests=200)
+TINY = Plan(rounds=1, requests=900, literal_requests=25, in_process=300, history_requests=200, long_requests=12,
+            triggers=200)  # fmt: skip
 
 
 async def test_a_tiny_run_reports_every_figure(cluster: KafkaCluster, tmp_path: Path) -> None:
-    report = await run(TINY, cluster, tmp_path)
+    report = await run(TINY, cluster, tmp_path, None)
     detect, literal = report.detect, report.literal
     assert DONE * TINY.requests - 1 <= detect.rounds[0].verdicts <= TINY.requests
     assert DONE * TINY.literal_requests - 1 <= literal.rounds[0].verdicts <= TINY.literal_requests
@@ -40,6 +45,8 @@ async def test_a_tiny_run_reports_every_figure(cluster: KafkaCluster, tmp_path: 
     assert report.guard.requests_per_s_32 > 0
     assert report.ratchet.labels_per_s > 0
     assert 1_000 < report.ratchet.state_bytes <= 4_096
+    for sides in (report.scale.principals, report.scale.triggers, report.scale.chars):
+        assert sides.ratio == pytest.approx(sides.many_us / sides.few_us, abs=0.001)
     page.write(msgspec.json.decode(msgspec.json.encode(report), type=Report), tmp_path)
     text = (tmp_path / "benchmarks.md").read_text()
     assert f"**{report.detect_over_literal:,.1f}**" in text
@@ -50,6 +57,18 @@ async def test_a_tiny_run_reports_every_figure(cluster: KafkaCluster, tmp_path: 
 
 def _round(rate: float, **fields: Any) -> Round:
     return Round(100, 100, rate, 3 * rate, fields.get("cpu", 1.0), 1.0, {"judge": 0.5})
+
+
+def test_a_grown_state_loads_and_has_its_keys() -> None:
+    panel = build_panel(Thresholds())
+    judge, again = (Judge(panel, stream_detectors(panel.thresholds), JudgeLimits()) for _ in range(2))
+    judge.apply(backlog.make(20).records)
+    state = recovery.grown(judge.snapshot(), 500)
+    assert 500 <= len(state) < 510
+    for key, value in state.items():
+        again.load(key, value)
+    again.loaded()
+    assert again.snapshot() == state
 
 
 def test_rounds_become_medians_with_their_range() -> None:
