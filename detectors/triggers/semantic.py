@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 from detectors.embedding import StaticEmbedding, Vectors
 from detectors.text import PromptBatch
 
+# Each product by itself, never by BLAS, whose last bits depend on what else is in the matrix: a prompt that is
+# judged again after a restart is in another batch, and its verdict must be the same to the byte.
+faiss.cvar.distance_compute_blas_threshold = 1 << 30
+
 # Lengths of stretches in tokens, each about half as long again as the one before.
 LADDER = np.array([6, 9, 13, 20, 30, 45, 68, 100], np.int32)
 
