@@ -49,9 +49,9 @@ faults: setup kafka-jars models ## every fault under load, then random combinati
 eval: setup models ## what is found and what is flagged falsely, on POINTSMAN_DATA, into .eval/report.json (SHORT=1: a minute of it)
 	@$(PY) -m loadtests.evaluations $(if $(SHORT),--short)
 
-test: setup kafka-jars ## the tests but for `test-long`'s: first what needs no shared broker, in two processes
+test: setup kafka-jars ## the tests but for `test-long`'s: in two processes, first what needs no broker, then what waits for one
 	$(BIN)/pytest -n 2 -m "not kafka and not cluster"
-	$(BIN)/pytest -m "kafka or cluster"
+	$(BIN)/pytest -n 2 --dist worksteal -m "kafka or cluster"
 
 test-long: setup kafka-jars ## the tests that take minutes each, and that `make test` has a short form of
 	POINTSMAN_LONG_TESTS=1 $(BIN)/pytest -m long

@@ -1,4 +1,7 @@
-"""Fixtures of the whole suite. The brokers start when the first test asks for them, and end with the session."""
+"""Fixtures of the whole suite. The brokers start when the first test asks for them, and end with the session.
+
+Each process of pytest-xdist has brokers of its own: tests may stop one of them.
+"""
 
 import os
 import secrets
@@ -18,10 +21,7 @@ settings.load_profile("same")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by the fixtures that they use, so that `-m "not kafka and not cluster"` cannot miss one.
-
-    Those run in one process, without pytest-xdist: each of its workers would start brokers of its own.
-    """
+    """Mark tests by the fixtures that they use, so that `-m "not kafka and not cluster"` cannot miss one."""
     for item in items:
         if item.get_closest_marker("long") and not os.environ.get("POINTSMAN_LONG_TESTS"):
             item.add_marker(pytest.mark.skip(reason="minutes long: `make test-long`"))
