@@ -234,7 +234,7 @@ def test_a_running_service_forgets_and_a_restart_does_not_remember(
 
     roles = ("detect", "fleet", "history")
     settings = {**past.environment, "POINTSMAN_KAFKA_SESSION_SECONDS": "6"}
-    with Worker("one", tmp_path, settings, roles).start().await_ready() as worker:
+    with Worker("one", tmp_path, settings, roles) as worker:
         asyncio.run(produce(0, "wallet", "quiet"))
         wait(lambda: stored("wallet") == stored("quiet") == 30 and held("wallet") > 30)
         (done,) = json.loads(erase(past, "--json").output)
@@ -246,7 +246,7 @@ def test_a_running_service_forgets_and_a_restart_does_not_remember(
         worker.kill()
     # Again with a history group that begins at the start of the log: it reads all of the old records.
     fresh = {**settings, "POINTSMAN_CLICKHOUSE_GROUP": "another"}
-    with Worker("two", tmp_path, fresh, roles).start().await_ready():
+    with Worker("two", tmp_path, fresh, roles):
         asyncio.run(produce(100, "quiet"))
         wait(lambda: stored("quiet") == 60)
         assert held("wallet") == 0
