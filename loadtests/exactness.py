@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from detectors.processor import Processor, Record
+from detectors.processor import Output, Processor, Record
 from schemas.codec import TICK_TYPE
 from schemas.topics import (
     ALERTS,
@@ -66,11 +66,9 @@ async def check(
     written = await _by_partition(brokers, named(checkpoints, suffix))
     for partition, records in log.items():
         result.records += len(records)
-        for output in make(partition).apply(records):
-            if output.topic not in names:
-                continue
-            expected[output.topic, _identity(output.topic, output), output.value] = 0
-        _compare_state(result, make, partition, records, written.get(partition, []))
+        for output in _undisturbed(result, make, partition, records, written.get(partition, [])):
+            if output.topic in names:
+                expected[output.topic, _identity(output.topic, output), output.value] = 0
     result.effects = len(expected)
     contents: dict[tuple[str, bytes], set[bytes]] = defaultdict(set)
     for topic in effects:
@@ -95,24 +93,26 @@ async def check(
     return result
 
 
-def _compare_state(
+def _undisturbed(
     result: Exactness,
     make: Callable[[int], Processor],
     partition: int,
     records: Sequence[Record],
     written: Sequence[Record],
-) -> None:
+) -> list[Output]:
+    """Effects of an undisturbed run over a partition; at the checkpoint's offset the states are compared."""
     restored = make(partition)
     for record in written:
         restored.load(record.key or b"", record.value)
     restored.loaded()
     undisturbed = make(partition)
-    undisturbed.apply([record for record in records if record.offset < restored.offset])
-    state, right = restored.snapshot(), undisturbed.snapshot()
+    effects = undisturbed.apply([record for record in records if record.offset < restored.offset])
+    state = restored.snapshot()
     result.keys += len(state)
-    result.behind += sum(record.offset >= restored.offset for record in records)
-    if state != right:
-        result.wrong_state += 1
+    result.wrong_state += state != undisturbed.snapshot()
+    after = [record for record in records if record.offset >= restored.offset]
+    result.behind += len(after)
+    return [*effects, *undisturbed.apply(after)]
 
 
 async def _by_partition(brokers: Mapping[str, Any], topic: str) -> dict[int, list[Record]]:

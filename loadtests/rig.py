@@ -4,13 +4,13 @@ import asyncio
 import contextlib
 import json
 import secrets
-import threading
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from loadtests.background import Background
 from loadtests.player import Groups
 from loadtests.workers import Worker
 from schemas.clickhouse import migrations
@@ -123,32 +123,30 @@ def staffed(workers: Sequence[Worker]) -> Iterator[None]:
             worker.stop()
 
 
-class Crew:
+class Crew(Background):
     """Workers and who looks after them: what ends by itself is started again, as any supervisor does."""
 
     def __init__(self, workers: list[Worker]) -> None:
+        super().__init__()
         self.workers = workers
         self.restarts = 0
         self._staff = contextlib.ExitStack()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._look_after, daemon=True)
 
     def __enter__(self) -> Self:
         """Start all, and wait until they are ready."""
         self._staff.enter_context(staffed(self.workers))
-        self._thread.start()
-        return self
+        return super().__enter__()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
         """Stop all, in order."""
-        self._stop.set()
-        self._thread.join()
-        self._staff.close()
+        with self._staff:
+            super().__exit__(kind, error, tb)
 
-    def _look_after(self) -> None:
-        while not self._stop.wait(0.2):
+    def work(self) -> None:
+        """Start again whoever has ended."""
+        while not self.stopping.wait(0.2):
             for worker in self.workers:
                 if worker.exit_code() is not None:
                     self.restarts += 1

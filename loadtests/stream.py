@@ -2,13 +2,11 @@
 
 import asyncio
 import random
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 from aiokafka import AIOKafkaProducer
@@ -17,6 +15,7 @@ from detectors.catalogue import shipped
 from loadtests.attacks.campaigns import KINDS
 from loadtests.attacks.known import known
 from loadtests.attacks.scene import Scene
+from loadtests.background import Background
 from loadtests.fleet import Fleet
 from loadtests.player import SOURCE
 from loadtests.prompts import data_dir
@@ -53,11 +52,12 @@ def with_waves(seconds: float, rate: float, seed: int) -> Script:
     return Script(events(asks, score_all(router, asks), router, seed), attacks_in(asks, KINDS, seed))
 
 
-class Stream:
+class Stream(Background):
     """Plays a script until it is stopped. A slow broker delays what follows and loses none of it."""
 
     def __init__(self, script: Script, brokers: Mapping[str, Any], suffix: str, own_clock: bool = False) -> None:
         """`own_clock`: records carry our timestamps, moved by `clock_off_s`; the topic must take them."""
+        super().__init__()
         self.requests: set[str] = set()  # event ids of requests that were acknowledged
         self.clock_off_s = 0.0  # of the brokers' clock, where it is ours
         self.gateways_off_s = 0.0  # of the gateways' clocks
@@ -65,23 +65,6 @@ class Stream:
         self._brokers = brokers
         self._topic = named(EVENTS, suffix)
         self._own_clock = own_clock
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self._error: BaseException | None = None
-
-    def __enter__(self) -> Self:
-        """Start."""
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        """Stop, and wait for all deliveries."""
-        self._stop.set()
-        self._thread.join()
-        if self._error is not None and error is None:
-            raise self._error
 
     def play(self, seconds: float) -> None:
         """Let it run on for so long.
@@ -91,8 +74,7 @@ class Stream:
         """
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
-            if self._error is not None:
-                raise self._error
+            self.check()
             time.sleep(min(left, 0.2))
 
     def recall(self, flagged: set[str]) -> float:
@@ -105,11 +87,9 @@ class Stream:
         ]
         return sum(identity in flagged for identity in planted) / max(1, len(planted))
 
-    def _run(self) -> None:
-        try:
-            asyncio.run(self._play())
-        except BaseException as error:
-            self._error = error
+    def work(self) -> None:
+        """Play to the end, and wait for all deliveries."""
+        asyncio.run(self._play())
 
     async def _play(self) -> None:
         async with AIOKafkaProducer(
@@ -118,15 +98,15 @@ class Stream:
         ) as producer:  # fmt: skip
             start = datetime.now(UTC)
             for at, event in self._script.sent:
-                while not self._stop.is_set():
+                while not self.stopping.is_set():
                     if (wait := at - (datetime.now(UTC) - start).total_seconds()) <= 0:
                         break
                     await asyncio.sleep(min(max(wait, TICK_S), 0.1))
-                if self._stop.is_set():
+                if self.stopping.is_set():
                     break
                 await self._send(producer, event, start)
             else:
-                if not self._stop.is_set():
+                if not self.stopping.is_set():
                     raise RuntimeError("the script is too short for what is done meanwhile")
             await producer.flush()
 

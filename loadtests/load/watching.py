@@ -1,17 +1,15 @@
 """What workers use while they are under load, once a second: CPU, memory, file handles, tasks, lag by lane."""
 
-import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
 
 import msgspec
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
+from loadtests.background import Background
 from loadtests.workers import Worker, WorkerFailed
 
 PERIOD_SECONDS = 1.0
@@ -29,29 +27,17 @@ class Look(msgspec.Struct):
     lag: dict[str, int]  # records, by lane
 
 
-class Watching:
+class Watching(Background):
     """Looks at workers from a thread until told to stop. One that is away is left out."""
 
     def __init__(self, workers: Sequence[Worker]) -> None:
+        super().__init__()
         self.looks: list[Look] = []
         self._workers = workers
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> Self:
-        """Start."""
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        """Stop."""
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._stop.wait(PERIOD_SECONDS):
+    def work(self) -> None:
+        """Look, again and again."""
+        while not self.stopping.wait(PERIOD_SECONDS):
             look = Look(time.time(), 0.0, 0.0, 0, 0, {})
             for worker in self._workers:
                 try:

@@ -2,61 +2,58 @@
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
-import threading
 import time
+import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from detectors.judge import Judge, JudgeLimits
-from detectors.panel import build_panel
-from detectors.registry import stream_detectors
-from detectors.thresholds import Thresholds
+from detectors.detections import shipped
+from loadtests.background import Background
 from loadtests.exactness import Exactness, check
 from loadtests.workers import Worker
 from schemas.codec import encode
 from schemas.topics import EVENTS, Topic, named
 from streams.embedded.kafka import KafkaCluster
+from streams.lanes import detect
+from streams.settings import load
 from streams.topics import create_topics
 from tests.factories import outcome, request, route
 
 PARTITIONS = 6
 PRINCIPALS = 200
 CATCH_UP_SECONDS = 120.0
-TICKS_SECONDS = 5.0  # longer than the grace of a join and the silence before a tick
+GRACE_SECONDS = 0.5
+TICKS_SECONDS = 2.0  # longer than the grace of a join and the silence before a tick
+RATE = 150  # requests a second
 
 
-class Traffic:
+class Traffic(Background):
     """Requests at a rate, each with a route (but for 1 in 50) and an outcome, rubbish between; until stopped."""
 
-    def __init__(self, bootstrap: str, suffix: str, per_second: int = 300) -> None:
+    def __init__(self, bootstrap: str, suffix: str, per_second: int = RATE) -> None:
+        super().__init__()
         self.requests = 0
         self._bootstrap = bootstrap
         self._topic = named(EVENTS, suffix)
         self._per_second = per_second
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._produce()))
-        self._error: BaseException | None = None
+
+    def work(self) -> None:
+        asyncio.run(self._produce())
 
     async def _produce(self) -> None:
-        try:
-            await self._produce_until_stopped()
-        except BaseException as error:
-            self._error = error
-
-    async def _produce_until_stopped(self) -> None:
         producer = AIOKafkaProducer(
             bootstrap_servers=self._bootstrap, enable_idempotence=True, linger_ms=5, request_timeout_ms=60_000
         )
         await producer.start()
         sends = []
         began = time.monotonic()
-        while not self._stop.is_set():
+        while not self.stopping.is_set():
             while self.requests < (time.monotonic() - began) * self._per_second:
                 number = self.requests
                 principal, rid, now = f"p{number % PRINCIPALS}", f"r{number}", round(time.time() * 1000)
@@ -73,23 +70,10 @@ class Traffic:
             await sent
         await producer.stop()
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-        if self._error is not None and error is None:
-            raise self._error
-
     def wait_for(self, requests: int) -> None:
         """Until so many have been sent in all."""
         while self.requests < requests:
-            if self._error is not None:
-                raise self._error
+            self.check()
             time.sleep(0.05)
 
 
@@ -106,6 +90,7 @@ class Fleet:
             "POINTSMAN_KAFKA_TOPIC_SUFFIX": run_id,
             "POINTSMAN_KAFKA_SESSION_SECONDS": "6",
             "POINTSMAN_DETECT_CHECKPOINT_EVENTS": "1000",
+            "POINTSMAN_DETECT_JOIN_GRACE_SECONDS": str(GRACE_SECONDS),
             "POINTSMAN_LOG_JSON": "false",
             **settings,
         }
@@ -133,19 +118,16 @@ class Fleet:
             [sys.executable, "-m", module, *arguments], env=environment, capture_output=True, text=True, timeout=120
         )
 
-    def traffic(self, per_second: int = 300) -> Traffic:
+    def traffic(self, per_second: int = RATE) -> Traffic:
         """Traffic into these topics, not started."""
         return Traffic(self.kafka.bootstrap, self.suffix, per_second)
 
     def exactness(self) -> Exactness:
         """The comparison, once all is judged and checkpointed. Stop the traffic before."""
-        panel = build_panel(Thresholds())
-
-        def make(partition: int) -> Judge:
-            return Judge(panel, stream_detectors(panel.thresholds), JudgeLimits(), partition)
-
+        settings = load(None, self._settings)
+        lane = detect.spec(settings, detect.panel_of(settings.detect), shipped())
         asyncio.run(self._caught_up())
-        return asyncio.run(check(self.brokers, self.suffix, make))
+        return asyncio.run(check(self.brokers, self.suffix, lane.make))
 
     async def _caught_up(self) -> None:
         """Wait until the group's commits, which follow the checkpoints, are at the end, and that stays where it is.
@@ -170,6 +152,22 @@ class Fleet:
                     await asyncio.sleep(TICKS_SECONDS if ends == before else 0.5)
         finally:
             await consumer.stop()
+
+
+def partitions_of(worker: Worker) -> int:
+    """How many partitions of the events it judges."""
+    with urllib.request.urlopen(worker.metrics_url, timeout=5) as answer:  # noqa: S310  a worker of our own
+        text = answer.read().decode()
+    found = re.search(r'^pointsman_partitions\{lane="detect",state="owned"\} (\S+)', text, re.MULTILINE)
+    return int(float(found[1])) if found else 0
+
+
+def await_all_partitions(worker: Worker) -> None:
+    """Until it judges all of them."""
+    deadline = time.monotonic() + CATCH_UP_SECONDS
+    while partitions_of(worker) < PARTITIONS:
+        assert time.monotonic() < deadline, "the others' partitions were not given to it"
+        time.sleep(0.1)
 
 
 def assert_exact(found: Exactness, requests: int) -> None:

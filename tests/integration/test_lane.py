@@ -18,7 +18,7 @@ from schemas.verdicts import Verdict
 from streams.embedded.kafka import KafkaCluster
 from streams.kafka import read_to_end
 from tests.factories import request, route
-from tests.integration.harness import Fleet, assert_exact
+from tests.integration.harness import PARTITIONS, Fleet, assert_exact, await_all_partitions, partitions_of
 
 FLOOD = 6_000  # requests
 
@@ -26,13 +26,13 @@ FLOOD = 6_000  # requests
 def test_kill_9_in_the_middle_of_batches_three_times(kafka: KafkaCluster, run_id: str, tmp_path: Path) -> None:
     fleet = Fleet(kafka, run_id, tmp_path, POINTSMAN_KAFKA_INSTANCE_ID="w1")
     worker = fleet.worker("w1")
-    with fleet.traffic(per_second=400) as traffic, worker:
-        for _ in range(3):
-            traffic.wait_for(traffic.requests + 800)
-            worker.kill()
-            worker.start().await_ready()
-        traffic.wait_for(traffic.requests + 500)
     with worker:
+        with fleet.traffic() as traffic:
+            for _ in range(3):
+                traffic.wait_for(traffic.requests + 300)
+                worker.kill()
+                worker.start().await_ready()
+            traffic.wait_for(traffic.requests + 200)
         found = fleet.exactness()
     assert worker.exit_code() == 0
     assert_exact(found, traffic.requests)
@@ -45,7 +45,7 @@ def test_a_failure_in_the_middle_of_a_batch_ends_the_worker_without_a_checkpoint
     """An agent that raises would be restarted by Faust, its batch lost in silence."""
     fleet = Fleet(kafka, run_id, tmp_path, POINTSMAN_DETECT_CHECKPOINT_SECONDS="0.2")
     with fleet.traffic() as traffic:
-        traffic.wait_for(1_000)
+        traffic.wait_for(500)
         failed = fleet.run("tests.integration.raising_worker", "8")
     assert failed.returncode == 1, failed.stderr
     assert "planted" in failed.stderr
@@ -78,13 +78,13 @@ def test_of_two_processes_with_one_instance_id_one_ends(kafka: KafkaCluster, run
     """A pod started twice by mistake: the group and the checkpoint log fence one of them, which one is a race."""
     fleet = Fleet(kafka, run_id, tmp_path, POINTSMAN_KAFKA_INSTANCE_ID="the-one")
     workers = [fleet.worker("older"), fleet.worker("newer")]
-    with fleet.traffic() as traffic, workers[0], contextlib.closing(_Killed(workers[1].start())):
-        deadline = time.monotonic() + 60
-        while not any(worker.exit_code() for worker in workers) and time.monotonic() < deadline:
-            time.sleep(0.2)
-        assert sorted(str(worker.exit_code()) for worker in workers) == ["1", "None"]
-        traffic.wait_for(traffic.requests + 300)
-    with fleet.worker("after"):
+    with workers[0], contextlib.closing(_Killed(workers[1].start())):
+        with fleet.traffic() as traffic:
+            deadline = time.monotonic() + 60
+            while not any(worker.exit_code() for worker in workers) and time.monotonic() < deadline:
+                time.sleep(0.2)
+            assert sorted(str(worker.exit_code()) for worker in workers) == ["1", "None"]
+            traffic.wait_for(traffic.requests + 150)
         found = fleet.exactness()
     assert_exact(found, traffic.requests)
 
@@ -136,9 +136,9 @@ def test_workers_come_and_go_while_traffic_flows(cluster: KafkaCluster, run_id: 
         with fleet.traffic() as traffic:
             for _ in range(2):
                 second.start().await_ready()
-                traffic.wait_for(traffic.requests + 600)
-                assert second.stop() == 0
                 traffic.wait_for(traffic.requests + 300)
+                assert second.stop() == 0
+                traffic.wait_for(traffic.requests + 150)
         found = fleet.exactness()
     assert_exact(found, traffic.requests)
     assert "as it was left" in first.log.read_text(), "state that nobody else wrote need not be read again"
@@ -149,9 +149,9 @@ def test_a_broker_is_gone_for_a_while(cluster: KafkaCluster, run_id: str, tmp_pa
     with fleet.worker("w1"):
         try:
             with fleet.traffic() as traffic:
-                traffic.wait_for(600)
+                traffic.wait_for(300)
                 cluster.stop_node(2, kill=True)
-                traffic.wait_for(traffic.requests + 1_500)
+                traffic.wait_for(traffic.requests + 750)
         finally:
             cluster.start_node(2)
         found = fleet.exactness()
@@ -164,16 +164,17 @@ def test_a_worker_frozen_past_its_session_does_no_damage(
     fleet = Fleet(cluster, run_id, tmp_path)
     frozen, other = fleet.worker("frozen"), fleet.worker("other")
     try:
-        with fleet.traffic(per_second=200) as traffic, other:
-            frozen.start().await_ready()
-            traffic.wait_for(traffic.requests + 400)
-            frozen.signal(signal.SIGSTOP)
-            time.sleep(9)  # past the session of 6 s: the group gives its partitions to the other
-            traffic.wait_for(traffic.requests + 400)
-            frozen.signal(signal.SIGCONT)
-            traffic.wait_for(traffic.requests + 600)
-            thawed = frozen.exit_code()
         with other:
+            with fleet.traffic() as traffic:
+                frozen.start().await_ready()
+                traffic.wait_for(traffic.requests + 150)
+                assert partitions_of(other) < PARTITIONS
+                frozen.signal(signal.SIGSTOP)
+                await_all_partitions(other)  # past the session of the frozen one
+                traffic.wait_for(traffic.requests + 150)
+                frozen.signal(signal.SIGCONT)
+                traffic.wait_for(traffic.requests + 300)
+                thawed = frozen.exit_code()
             found = fleet.exactness()
     finally:
         frozen.signal(signal.SIGCONT) if frozen.exit_code() is None else None
