@@ -4,151 +4,19 @@ Every row has topics, a database and workers of its own, on three real brokers a
 in some row something was lost, doubled or wrong, or attacks were not found.
 """
 
-import asyncio
-import contextlib
-import random
 import secrets
-import socket
 import sys
-import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
-import msgspec
 
-from loadtests.faults.catalogue import CATALOGUE, SESSION_SECONDS, Fault, Scene, combine, together
-from loadtests.proxy import Proxy
-from loadtests.reckoning import Reckoner, Reckoning
-from loadtests.rig import Crew, Rig
-from loadtests.stream import Script, Stream, with_waves
-from schemas.topics import EVENTS, named
-from streams.embedded.clickhouse import ClickHouseServer
-from streams.embedded.kafka import KafkaCluster
-from streams.topics import alter_topic
+from loadtests.faults import page, report
+from loadtests.faults.catalogue import CATALOGUE
+from loadtests.faults.report import Row
+from loadtests.faults.run import ground, plan, run
 
-CALM_SECONDS = 4.0  # of traffic before the fault
-RECOVERY_SECONDS = 180.0
-LEAST_RECALL = 0.9  # of catalogued triggers, mutated: what undisturbed runs reach
 COMBINATIONS = 5
-SCRIPT_SECONDS = 400.0  # longer than any fault and the recovery from it
-SETTINGS = {
-    "POINTSMAN_KAFKA_SESSION_SECONDS": str(SESSION_SECONDS),
-    "POINTSMAN_DETECT_CHECKPOINT_EVENTS": "1000",
-    "POINTSMAN_CLICKHOUSE_BATCH_SECONDS": "0.5",
-}
-
-
-class Row(msgspec.Struct, kw_only=True):
-    """One run. `lost`, `duplicated`, `unexpected` and `wrong_state` must be 0."""
-
-    fault: str
-    seed: int
-    requests: int
-    verdicts: int
-    lost: int
-    duplicated: int
-    unexpected: int
-    wrong_state: int
-    repeated: int  # published again with the same id and content
-    dead_letters: int
-    restarts: int  # of workers
-    recovery_s: float | None  # from the fault's end until all sent before it was judged and stored; None: never
-    recall: float  # of the planted requests that were sent
-    details: list[str]
-
-    @property
-    def good(self) -> bool:
-        """Nothing lost, nothing wrong, attacks found, and well again by itself."""
-        wrong = self.lost or self.duplicated or self.unexpected or self.wrong_state
-        return not wrong and self.recall >= LEAST_RECALL and self.recovery_s is not None
-
-
-@dataclass(frozen=True, slots=True)
-class Ground:
-    """What all rows of a run stand on."""
-
-    kafka: KafkaCluster
-    engine: ClickHouseServer
-    proxy: Proxy
-    folder: Path
-    script: Script
-    reckoner: Reckoner
-
-
-@contextlib.contextmanager
-def ground(rate: float, seconds: float, seed: int) -> Iterator[Ground]:
-    """Three brokers, an engine that can misbehave, a network that can be cut, and traffic for each row."""
-    script, reckoner = with_waves(seconds, rate, seed), Reckoner()
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pointsman-faults-")))
-        kafka = stack.enter_context(KafkaCluster(nodes=3))
-        engine = stack.enter_context(ClickHouseServer(folder / "clickhouse", free_port(), faults=True))
-        proxy = stack.enter_context(Proxy(kafka.side_doors))
-        yield Ground(kafka, engine, proxy, folder, script, reckoner)
-
-
-def run(ground: Ground, name: str, fault: Fault, seed: int, short: bool) -> Row:
-    """One fault from a quiet start to rest, and what came of it."""
-    rig = Rig(ground.kafka, ground.engine, ground.folder, "fault", **SETTINGS)
-    if fault.own_clock:
-        asyncio.run(alter_topic(rig.brokers, named(EVENTS, rig.suffix), {"message.timestamp.type": "CreateTime"}))
-    near, far = rig.worker("near"), rig.worker("far", POINTSMAN_KAFKA_BOOTSTRAP=ground.proxy.bootstrap)
-    with Crew([far, near]) as crew:
-        with Stream(ground.script, rig.brokers, rig.suffix, fault.own_clock) as stream:
-            stream.play(CALM_SECONDS)
-            fault.run(Scene(rig, crew, stream, ground.proxy, random.Random(f"{seed}/{name}"), short))
-            recovery_s = _recovery(rig, len(stream.requests))
-            stream.play(1.0)
-        if recovery_s is not None:
-            with contextlib.suppress(TimeoutError):  # the row says what is missing
-                rig.settle()
-        restarts = crew.restarts
-    found, flagged = asyncio.run(_reckon(ground, rig, stream))
-    return Row(
-        fault=name, seed=seed, requests=found.requests, verdicts=found.verdicts, lost=found.lost,
-        duplicated=found.duplicated, unexpected=found.unexpected, wrong_state=found.wrong_state,
-        repeated=found.repeated, dead_letters=found.dead_letters, restarts=restarts, recovery_s=recovery_s,
-        recall=round(stream.recall(flagged), 3), details=found.details,
-    )  # fmt: skip
-
-
-def _recovery(rig: Rig, due: int) -> float | None:
-    """Seconds until so many requests are judged and stored; None where that takes too long."""
-    began = time.monotonic()
-    while rig.stored_verdicts() < due:
-        if time.monotonic() - began > RECOVERY_SECONDS:
-            return None
-        time.sleep(0.25)
-    return round(time.monotonic() - began, 1)
-
-
-async def _reckon(ground: Ground, rig: Rig, stream: Stream) -> tuple[Reckoning, set[str]]:
-    async with rig.store() as store:
-        found, judged = await ground.reckoner.reckon(rig.brokers, rig.as_workers_have_it(), store, stream.requests)
-    flagged = {
-        name.removesuffix("/request") for name, verdict in judged.items() if "known_trigger" in verdict.kinds
-    }
-    return found, flagged
-
-
-def free_port() -> int:
-    """A port that nobody listens at: the engine must come back at the same one."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def plan(names: Sequence[str], combinations: int, seed: int) -> Iterator[tuple[str, Fault]]:
-    """The faults alone, then so many combinations drawn from the seed."""
-    for name in names:
-        yield name, CATALOGUE[name]
-    rng = random.Random(seed)
-    for _ in range(combinations):
-        chosen = combine(rng)
-        yield " + ".join(chosen), Fault("at once", "", together(chosen))
+SCRIPT_SECONDS = 900.0  # longer than any fault and the recovery from it
 
 
 @click.command()
@@ -157,9 +25,17 @@ def plan(names: Sequence[str], combinations: int, seed: int) -> Iterator[tuple[s
 @click.option("--seed", type=int, help="Of combinations and moments; drawn and printed by default.")
 @click.option("--rate", default=60.0, show_default=True, help="Requests a second.")
 @click.option("--short", is_flag=True, help="Each fault for seconds only; hostile records by the thousand.")
+@click.option("--page", "only_page", is_flag=True, help="Only write docs/faults.md from the report.")
 @click.option("--out", default=".faults", show_default=True, type=click.Path(file_okay=False, path_type=Path))
-def main(only: tuple[str, ...], combinations: int, seed: int | None, rate: float, short: bool, out: Path) -> None:
-    """Do harm, and write OUT/report.json."""
+@click.option("--docs", default="docs", show_default=True, type=click.Path(file_okay=False, path_type=Path))
+def main(
+    only: tuple[str, ...], combinations: int, seed: int | None, rate: float, short: bool, only_page: bool,
+    out: Path, docs: Path,
+) -> None:  # fmt: skip
+    """Do harm, and write OUT/report.json: what is in it of other faults stays."""
+    if only_page:
+        page.write(out, docs)
+        return
     seed = secrets.randbelow(1 << 31) if seed is None else seed
     click.echo(f"seed {seed}")
     out.mkdir(parents=True, exist_ok=True)
@@ -168,7 +44,7 @@ def main(only: tuple[str, ...], combinations: int, seed: int | None, rate: float
         for name, fault in plan(only or list(CATALOGUE), combinations, seed):
             row = run(stage, name, fault, seed, short)
             rows.append(row)
-            (out / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(rows)) + b"\n")
+            report.write(out / report.NAME, rows)
             click.echo(_line(row))
     sys.exit(not all(row.good for row in rows))
 

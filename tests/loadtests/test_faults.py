@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.faults.__main__ import Ground, Row, free_port, plan, run
+from loadtests.faults import page, report
 from loadtests.faults.catalogue import CATALOGUE, Fault, combine, together
+from loadtests.faults.report import Row
+from loadtests.faults.run import Ground, free_port, plan, run
 from loadtests.proxy import Proxy
 from loadtests.reckoning import Reckoner
 from loadtests.stream import with_waves
@@ -57,3 +59,20 @@ def test_a_seed_gives_the_same_combinations_again_and_no_part_is_harmed_twice() 
     import random
 
     assert set(combine(random.Random(1))) <= set(CATALOGUE)
+
+
+def test_the_page_has_the_newest_row_of_each_fault(tmp_path: Path) -> None:
+    def row(fault: str, **fields: object) -> Row:
+        usual = {"fault": fault, "details": [], "recall": 1.0, "recovery_s": 2.0, "short": True}
+        return Row(**{**dict.fromkeys(Row.__struct_fields__, 0), **usual, **fields})  # type: ignore[arg-type]
+
+    report.write(tmp_path / report.NAME, [row("poison", requests=1), row("none", requests=2)])
+    report.write(tmp_path / report.NAME, [row("poison", requests=3, lost=1), row("worker_killed + poison")])
+    page.write(tmp_path, tmp_path)
+    text = (tmp_path / "faults.md").read_text()
+    assert "2 of 3 rows" in text
+    table = [line.split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    assert [(cells[0], cells[3]) for cells in table] == [
+        ("| `none`", "2"), ("| `poison`", "3"), ("| `worker_killed + poison`", "0"),
+    ]  # fmt: skip
+    assert table[1][4] == "1, 0, 0, 0 **✗**"
