@@ -51,7 +51,7 @@ eval: setup models ## what is found and what is flagged falsely, on POINTSMAN_DA
 
 test: setup kafka-jars ## the tests but for `test-long`'s: in two processes, first what needs no broker, then what waits for one
 	$(BIN)/pytest -n 2 -m "not kafka and not cluster"
-	$(BIN)/pytest -n 2 --dist worksteal -m "kafka or cluster"
+	$(BIN)/pytest -n 2 --dist loadgroup -m "kafka or cluster"
 
 test-long: setup kafka-jars ## the tests that take minutes each, and that `make test` has a short form of
 	POINTSMAN_LONG_TESTS=1 $(BIN)/pytest -m long

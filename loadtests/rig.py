@@ -26,7 +26,7 @@ from streams.store import Store
 from streams.topics import create_topics
 
 PARTITIONS = 6
-SETTLE_SECONDS = 180.0
+SETTLE_SECONDS = 300.0
 READY_SECONDS = 300.0  # several start at once, and others may share the machine
 REST_SECONDS = 4.0  # longer than the grace of a join, the silence before a tick, and a checkpoint together
 ROLES = ("detect", "fleet", "history")

@@ -1,6 +1,6 @@
 """Fixtures of the whole suite. The brokers start when the first test asks for them, and end with the session.
 
-Each process of pytest-xdist has brokers of its own: tests may stop one of them.
+Of the processes of `pytest -n 2 --dist loadgroup` one has the node and one the cluster.
 """
 
 import os
@@ -27,6 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="minutes long: `make test-long`"))
         for name in {"kafka", "cluster"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(name)
+            item.add_marker(pytest.mark.xdist_group(name))
         if "data_dir" in getattr(item, "fixturenames", ()):
             item.add_marker("data")
 
@@ -34,14 +35,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[KafkaCluster]:
     """One Kafka node, shared: give every topic and group the suffix `run_id`."""
-    with KafkaCluster() as node:
+    with KafkaCluster(brief=True) as node:
         yield node
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[KafkaCluster]:
     """Three Kafka nodes, shared: leave all of them running, and give every topic and group the suffix `run_id`."""
-    with KafkaCluster(nodes=3) as nodes:
+    with KafkaCluster(nodes=3, brief=True) as nodes:
         yield nodes
 
 

@@ -5,6 +5,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, NamedTuple
@@ -14,7 +15,7 @@ from aiokafka import AIOKafkaProducer
 
 from loadtests import hostile
 from loadtests.proxy import Proxy
-from loadtests.rig import PARTITIONS, Crew, Rig
+from loadtests.rig import PARTITIONS, READY_SECONDS, Crew, Rig
 from loadtests.stream import Stream
 from loadtests.workers import Worker
 from schemas.topics import CHECKPOINTS, EVENTS, named
@@ -97,7 +98,7 @@ def _storm(scene: Scene) -> None:
     for number in range(2 if scene.short else 5):
         guest = scene.rig.worker(f"guest{number}")
         try:
-            guest.start().await_ready()
+            guest.start().await_ready(READY_SECONDS)
             scene.stream.play(2 * scene.rng.random())
         finally:
             guest.kill() if number % 2 else guest.stop()
@@ -238,8 +239,6 @@ def together(names: list[str]) -> Callable[[Scene], None]:
     """Each starts at some moment of the first seconds; ends when all have ended."""
 
     def run(scene: Scene) -> None:
-        from concurrent.futures import ThreadPoolExecutor
-
         def one(name: str, after: float) -> None:
             time.sleep(after)
             CATALOGUE[name].run(scene)

@@ -22,7 +22,7 @@ from streams.embedded.kafka import KafkaCluster
 from streams.topics import alter_topic
 
 CALM_SECONDS = 4.0  # of traffic before the fault
-RECOVERY_SECONDS = 180.0
+RECOVERY_SECONDS = 300.0
 SETTINGS = {
     "POINTSMAN_KAFKA_SESSION_SECONDS": str(SESSION_SECONDS),
     "POINTSMAN_DETECT_CHECKPOINT_EVENTS": "1000",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
-from loadtests.rig import Rig
+from loadtests.rig import READY_SECONDS, Rig
 from loadtests.workers import Worker
 
 
@@ -47,7 +47,7 @@ def _hold(scene: Scene) -> None:
     for worker in scene.workers:
         worker.start()
     for worker in scene.workers:
-        worker.await_ready(120.0)
+        worker.await_ready(READY_SECONDS)
 
 
 def _storm(scene: Scene) -> None:
@@ -57,7 +57,7 @@ def _storm(scene: Scene) -> None:
         number += 1
         guest = scene.rig.worker(f"guest{number}")
         try:
-            guest.start().await_ready(120.0)
+            guest.start().await_ready(READY_SECONDS)
             scene.wait(3.0)
         finally:
             guest.kill() if number % 2 else guest.stop()

@@ -289,3 +289,39 @@ async def test_a_listener_that_raises_stops_nobody_and_stopping_revokes_nothing(
     before = list(listener.revoked)
     await consumer.stop()
     assert listener.revoked == before
+
+
+class _Slow(ConsumerRebalanceListener):
+    """Does not come back from being given partitions until it is let go."""
+
+    def __init__(self) -> None:
+        self.given, self.let_go = asyncio.Event(), asyncio.Event()
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        self.given.set()
+        await self.let_go.wait()
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        pass
+
+
+async def test_who_is_still_being_given_partitions_sends_no_heartbeats_and_loses_them(
+    kafka: KafkaCluster, log: TopicPartition
+) -> None:
+    """So a load, which takes seconds, is only started there. With heartbeats the group would wait for minutes."""
+    listener = _Slow()
+    first, second = (
+        AIOKafkaConsumer(
+            **kafka.connection, group_id=log.topic, session_timeout_ms=6_000, heartbeat_interval_ms=500
+        )
+        for _ in range(2)
+    )
+    async with first, second:
+        first.subscribe([log.topic], listener=listener)
+        async with asyncio.timeout(60):
+            await listener.given.wait()
+            second.subscribe([log.topic])
+            while not second.assignment():
+                await second.getmany(timeout_ms=100)
+        assert second.assignment() == {log}
+        listener.let_go.set()

@@ -18,7 +18,14 @@ from schemas.verdicts import Verdict
 from streams.embedded.kafka import KafkaCluster
 from streams.kafka import read_to_end
 from tests.factories import request, route
-from tests.integration.harness import PARTITIONS, Fleet, assert_exact, await_all_partitions, partitions_of
+from tests.integration.harness import (
+    CATCH_UP_SECONDS,
+    PARTITIONS,
+    Fleet,
+    assert_exact,
+    await_all_partitions,
+    partitions_of,
+)
 
 FLOOD = 6_000  # requests
 
@@ -80,7 +87,7 @@ def test_of_two_processes_with_one_instance_id_one_ends(kafka: KafkaCluster, run
     workers = [fleet.worker("older"), fleet.worker("newer")]
     with workers[0], contextlib.closing(_Killed(workers[1].start())):
         with fleet.traffic() as traffic:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + CATCH_UP_SECONDS
             while not any(worker.exit_code() for worker in workers) and time.monotonic() < deadline:
                 time.sleep(0.2)
             assert sorted(str(worker.exit_code()) for worker in workers) == ["1", "None"]
