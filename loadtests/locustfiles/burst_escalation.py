@@ -1,8 +1,7 @@
 """Denial of wallet in a burst: one caller sends only the dearest, while the fleet's rate is trebled."""
 
-from locust import LoadTestShape
-
 from loadtests.locustfiles.gateway import Gateway
+from loadtests.locustfiles.shape import Shape
 
 
 class BurstEscalation(Gateway):
@@ -11,16 +10,9 @@ class BurstEscalation(Gateway):
     attack = "wallet"
 
 
-class Burst(LoadTestShape):
+class Burst(Shape):
     """A third of the gateways, then all of them for the middle third of the run, then a third again."""
 
-    use_common_options = True
-
-    def tick(self) -> tuple[int, float] | None:
-        """Users and how many a second may come or go."""
-        options = self.runner.environment.parsed_options
-        now, whole = self.get_run_time(), float(options.run_time)
-        if now > whole:
-            return None
-        peak = int(options.num_users or 3)
-        return (peak if whole / 3 <= now < 2 * whole / 3 else max(1, peak // 3)), float(peak)
+    def users(self, share: float, peak: int) -> int:
+        """See `Shape`."""
+        return peak if 1 / 3 <= share < 2 / 3 else max(1, peak // 3)

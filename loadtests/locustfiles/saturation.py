@@ -1,8 +1,7 @@
 """Steps of load, one gateway more each, until the service is no longer with it."""
 
-from locust import LoadTestShape
-
 from loadtests.locustfiles.gateway import Due, Gateway, Making
+from loadtests.locustfiles.shape import Shape
 from loadtests.traffic import Attack
 
 
@@ -18,16 +17,9 @@ class Saturation(Gateway):
         return super().script(making._replace(seconds=making.seconds * left), number)
 
 
-class Steps(LoadTestShape):
+class Steps(Shape):
     """From one gateway to all of them, each step as long as the others."""
 
-    use_common_options = True
-
-    def tick(self) -> tuple[int, float] | None:
-        """Users, all of a step at once."""
-        options = self.runner.environment.parsed_options
-        now, whole = self.get_run_time(), float(options.run_time)
-        if now > whole:
-            return None
-        peak = int(options.num_users or 1)
-        return min(peak, 1 + int(now / whole * peak)), 100.0
+    def users(self, share: float, peak: int) -> int:
+        """See `Shape`."""
+        return min(peak, 1 + int(share * peak))
