@@ -20,6 +20,7 @@ settings.register_profile("search", deadline=None, max_examples=500)
 settings.load_profile("same")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by the fixtures that they use, so that `-m "not kafka and not cluster"` cannot miss one."""
     for item in items:
