@@ -36,6 +36,7 @@ async def test_every_request_gets_its_verdict_and_a_known_trigger_its_alert(
         "POINTSMAN_KAFKA_BOOTSTRAP": kafka.bootstrap,
         "POINTSMAN_KAFKA_TOPIC_SUFFIX": run_id,
         "POINTSMAN_LOG_JSON": "false",
+        "POINTSMAN_DETECT_JOIN_GRACE_SECONDS": "60",  # a call of LiteLLM's takes as long as the machine wants
     }
     publisher = from_settings(settings, "litellm")
     worker = Worker("litellm", tmp_path, environment, ("detect", "fleet")).start()
