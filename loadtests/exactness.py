@@ -35,19 +35,22 @@ class Exactness(msgspec.Struct, kw_only=True):
 
     records: int = 0
     effects: int = 0  # distinct, expected
-    lost: int = 0  # expected, and not there
+    lost: int = 0  # due by the last checkpoints, and not there
     unexpected: int = 0  # there, and not expected
     conflicting: int = 0  # ids with two different contents
     repeated: int = 0  # records that were published again, same id and content: they replace themselves
     wrong_state: int = 0  # partitions whose checkpoint is not what its offset says
     keys: int = 0  # in all checkpoints
     behind: int = 0  # records after the last checkpoints
-    examples: list[str] = []  # of what is unexpected: where it differs from what was expected under its id
+    examples: list[str] = []  # of what is lost, and of what is unexpected: where it differs from what was expected
 
     @property
     def exact(self) -> bool:
         """Nothing lost, nothing wrong."""
         return not (self.lost or self.unexpected or self.conflicting or self.wrong_state)
+
+
+Effect = tuple[str, bytes, bytes]  # topic, identity, content
 
 
 async def check(
@@ -61,14 +64,17 @@ async def check(
     """Compare a lane's effects and checkpoints with an undisturbed run over its source topic."""
     result = Exactness()
     names = {topic.name for topic in effects}
-    expected: dict[tuple[str, bytes, bytes], int] = {}
+    expected: dict[Effect, int] = {}  # how often each is there
+    due: set[Effect] = set()  # those that the last checkpoints cover
     log = await _by_partition(brokers, named(source, suffix))
     written = await _by_partition(brokers, named(checkpoints, suffix))
     for partition, records in log.items():
         result.records += len(records)
-        for output in _undisturbed(result, make, partition, records, written.get(partition, [])):
+        covered, later = _undisturbed(result, make, partition, records, written.get(partition, []))
+        for output in (*covered, *later):
             if output.topic in names:
-                expected[output.topic, _identity(output.topic, output), output.value] = 0
+                expected[_effect(output)] = 0
+        due.update(_effect(output) for output in covered if output.topic in names)
     result.effects = len(expected)
     contents: dict[tuple[str, bytes], set[bytes]] = defaultdict(set)
     for topic in effects:
@@ -87,7 +93,9 @@ async def check(
                 if len(result.examples) < MOST_EXAMPLES:
                     wanted = [key[2] for key in expected if key[:2] == (topic.name, identity)]
                     result.examples.append(f"{topic.name} {_differences(wanted, value)}")
-    result.lost = sum(count == 0 for count in expected.values())
+    lost = [effect for effect in due if not expected[effect]]
+    result.lost = len(lost)
+    result.examples += [f"{topic} lacks {value[:300]!r}" for topic, _, value in lost[:MOST_EXAMPLES]]
     result.repeated = sum(count - 1 for count in expected.values() if count)
     result.conflicting = sum(len(values) > 1 for values in contents.values())
     return result
@@ -99,20 +107,20 @@ def _undisturbed(
     partition: int,
     records: Sequence[Record],
     written: Sequence[Record],
-) -> list[Output]:
-    """Effects of an undisturbed run over a partition; at the checkpoint's offset the states are compared."""
+) -> tuple[list[Output], list[Output]]:
+    """Effects of an undisturbed run up to the checkpoint's offset, where the states are compared, and after it."""
     restored = make(partition)
     for record in written:
         restored.load(record.key or b"", record.value)
     restored.loaded()
     undisturbed = make(partition)
-    effects = undisturbed.apply([record for record in records if record.offset < restored.offset])
+    covered = undisturbed.apply([record for record in records if record.offset < restored.offset])
     state = restored.snapshot()
     result.keys += len(state)
     result.wrong_state += state != undisturbed.snapshot()
     after = [record for record in records if record.offset >= restored.offset]
     result.behind += len(after)
-    return [*effects, *undisturbed.apply(after)]
+    return covered, undisturbed.apply(after)
 
 
 async def _by_partition(brokers: Mapping[str, Any], topic: str) -> dict[int, list[Record]]:
@@ -120,6 +128,10 @@ async def _by_partition(brokers: Mapping[str, Any], topic: str) -> dict[int, lis
     async for record in read_to_end(brokers, topic):
         log[record.partition].append(record)
     return log
+
+
+def _effect(output: Output) -> Effect:
+    return output.topic, _identity(output.topic, output), output.value
 
 
 def _identity(topic: str, record: Any) -> bytes:

@@ -98,6 +98,7 @@ class Reckoner:
             brokers, suffix, alarming.make, FINDINGS, FLEET_CHECKPOINTS, (FINDINGS, ALERTS, DEADLETTERS)
         )
         _add(found, "detect", judged_anew)
+        _count(found, "lost", "events that no checkpoint covers", judged_anew.behind)
         _add(found, "fleet", alarmed_anew)
         expected = await _identities(brokers, suffix)
         await _compare_rows(found, store, expected)
