@@ -19,9 +19,9 @@ from loadtests.exactness import Exactness, check
 from loadtests.workers import Worker
 from schemas.codec import encode
 from schemas.topics import EVENTS, Topic, named
+from streams.configuration import load
 from streams.embedded.kafka import KafkaCluster
 from streams.lanes import detect
-from streams.settings import load
 from streams.topics import create_topics
 from tests.factories import outcome, request, route
 
