@@ -152,15 +152,15 @@ class Difficulty:
         key = compound_key(route.router_name, route.router_version, "text" if prompt.vector else "sizes")
         score, residual, x, habit = _score(route), None, None, None
         model = self._models.get(key)
+        answer: Answer = self._free(route, score, model)
         if score is not None:
             x = features(prompt.vector, request.prompt_chars, request.prompt_tokens_est, request.n_messages)
             if x is not None and model is not None and model.ready:
                 residual = model.residual(score, x)
-                habit = self._habit_of(case)
-                habit.add(-residual, prompt.likeness)
-        answer: Answer = self._free(route, score, model)
-        if answer is None and residual is not None and habit is not None:
-            answer = self._spoofed(residual, habit.low)
+                if answer is None:  # what contradicts itself has been said: it is no habit beside
+                    habit = self._habit_of(case)
+                    habit.add(-residual, prompt.likeness)
+                    answer = self._spoofed(residual, habit.low)
         return _Taken(case, key, x, residual, habit, answer)
 
     def _free(self, route: Route, score: float | None, model: RouterModel | None) -> Reason | None:

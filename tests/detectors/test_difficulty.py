@@ -74,6 +74,21 @@ def test_a_habit_of_scores_too_low_is_found_though_none_is_by_itself(trained: Di
     assert found[-5:] == ["habit"] * 5
 
 
+def test_what_contradicts_itself_is_said_as_that_and_is_no_habit(trained: Difficulty) -> None:
+    detector, rng = Difficulty(Thresholds()), random.Random(12)
+    for key, value in trained.snapshot().items():
+        detector.load(key, value)
+    boundaries = {"a": 0.3, "b": 0.6, "c": 0.9}
+    for number in range(60):
+        case = prompt_case(number, rng, score=0.02, tier_boundaries=boundaries, tier_rank=3)
+        case.request.principal_hash, case.prompt.likeness = "overruled", rng.getrandbits(64)
+        assert kinds(detector.score(case)) <= {"tier_contradiction", "boundaries_changed"}
+        detector.learn(case, flagged=True)
+    after = prompt_case(60, rng)
+    after.request.principal_hash = "overruled"
+    assert not kinds(detector.score(after))
+
+
 def test_a_score_that_is_too_high_is_another_detectors_business(trained: Difficulty) -> None:
     rng = random.Random(3)
     assert not any(kinds(trained.score(prompt_case(i, rng, score=1.0))) for i in range(100))
