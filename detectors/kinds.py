@@ -32,6 +32,7 @@ KINDS: Mapping[str, Category] = MappingProxyType(
         "spoofed_difficulty": "quality_hijack",
         "steered_by_text": "cost_escalation",
         "steering": "cost_escalation",
+        "threshold_at_floor": "safety_bypass",
         "tier_contradiction": "cost_escalation",
         "tool_calls_changed": "custody",
         "transplant": "cost_escalation",

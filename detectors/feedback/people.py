@@ -68,7 +68,7 @@ class People:
         approvers = [*proposal.approvers, decision.actor]
         beyond = self._rules.beyond(entry.parameter, proposal.value)
         if beyond and not self._rules.approvers:
-            raise Refused("it lies beyond its ceiling, which takes two approvers with keys (feedback.approvers)")
+            raise Refused("it lies beyond its ceiling, which takes two approvers with keys: set feedback.approvers")
         if proposal.at_ms + OPEN_MS <= now_ms:  # decisions are carried out before what is due by time
             raise Refused("nobody settled it within a week")
         if proposal.until_ms is not None and proposal.until_ms <= now_ms:
@@ -191,7 +191,7 @@ class People:
                 raise Refused("what is decided about routes needs a route and a category")
             return scope
         if parameter not in DEFAULTS:
-            raise Refused(f"no such threshold: {parameter or '(none given)'}")
+            raise Refused(f"no such threshold: {parameter}" if parameter else "which threshold?")
         whole = scope_of(parameter, scope.tenant_id)
         if scope not in (whole, msgspec.structs.replace(whole, detector="")):
             raise Refused("workers judge all routers and routes by one value of it")

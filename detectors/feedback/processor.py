@@ -150,6 +150,9 @@ class Feedback:
                 score=ticket.score, unsafe=unsafe, weight=ticket.weight,
             ),
         )  # fmt: skip
+        if unsafe and self.book.ratchets.stuck(ticket.parameter, ticket.tenant_id):
+            note = "as strict as it goes, and trusted labels still show more misses than are allowed"
+            self._found("threshold_at_floor", ticket.parameter, note, record, ticket)
         if ticket.route and (ticket.router_name in self.routing or len(self.routing) < MOST_ROUTERS):
             routing = self.routing.setdefault(ticket.router_name, Routing(self._routing_config()))
             routing.take(

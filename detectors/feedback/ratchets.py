@@ -34,6 +34,11 @@ class Ratchets:
             self._told = label.tenant_id
             self._touch(parameter, label.tenant_id)
 
+    def stuck(self, parameter: str, tenant_id: str) -> bool:
+        """Whether nothing is left to tighten for this tenant's misses, though they ask for it."""
+        found = (self.of(parameter), self.of(parameter, tenant_id))
+        return any(ratchet is not None and ratchet.stuck for ratchet in found)
+
     def take_untrusted(self, report: UntrustedReport) -> None:
         """Take an untrusted report, which is about no threshold more than about another."""
         self._told = report.tenant_id

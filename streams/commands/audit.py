@@ -13,7 +13,7 @@ from streams.commands.brokers import json_option, on_brokers
 from streams.commands.config import config_option, load_settings
 from streams.judges import Answer, Answerer, HttpJudge, LocalJudge, judge_all, label_of, open_tickets, publish
 from streams.kafka import connection
-from streams.notifiers.text import inert, timestamp
+from streams.notifiers.text import printable, timestamp
 from streams.settings import Kafka
 
 _judge = click.option("--judge", required=True, help="Name of who answers: canaries measure each by it.")
@@ -68,7 +68,7 @@ def label(
     async def send(kafka: Kafka) -> None:
         tickets = {ticket.ticket_id: ticket for ticket in await open_tickets(kafka)}
         if wrong := [line.ticket_id for line in lines if line.ticket_id not in tickets]:
-            raise click.ClickException(f"not open: {', '.join(map(inert, wrong))}")
+            raise click.ClickException(f"not open: {', '.join(map(printable, wrong))}")
         async with AIOKafkaProducer(**connection(kafka), enable_idempotence=True) as producer:
             for line in lines:
                 await publish(producer, label_of(tickets[line.ticket_id], line, judge), kafka.topic_suffix)
@@ -120,7 +120,7 @@ def judges(path: Path | None, as_json: bool) -> None:
     for name, r in sorted(records.items()):
         known = f"finds at least {r.sensitivity:.0%}" if r.measured else "not measured"
         click.echo(
-            f"{inert(name)}: {r.labels} labels; of canaries {r.caught}/{r.unsafe} unsafe found,"
+            f"{printable(name)}: {r.labels} labels; of canaries {r.caught}/{r.unsafe} unsafe found,"
             f" {r.passed}/{r.safe} safe passed; {known}{'' if r.fit else '; NOT LISTENED TO'}"
         )
     if not records:
@@ -135,9 +135,9 @@ def _line(number: int, text: bytes) -> _Line:
 
 
 def _text(ticket: AuditTicket) -> str:
-    return (
-        f"{ticket.ticket_id}  request {inert(ticket.request_id)} of {inert(ticket.principal_hash)}"
-        f" ({inert(ticket.tenant_id)}), {inert(ticket.router_name)} to {inert(ticket.route)}"
+    route = f", {ticket.router_name} to {ticket.route}" if ticket.route else ""
+    return printable(
+        f"{ticket.ticket_id}  request {ticket.request_id} of {ticket.principal_hash} ({ticket.tenant_id}){route}"
         f"  {ticket.detector} {ticket.score:.6g}, threshold {ticket.threshold:.6g}"
         f"  until {timestamp(ticket.expires_at)}"
     )

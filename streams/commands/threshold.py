@@ -2,6 +2,7 @@
 
 import asyncio
 import getpass
+import math
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from functools import wraps
@@ -17,13 +18,13 @@ from detectors.detections.correlation import milliseconds
 from detectors.thresholds import DEFAULTS
 from schemas.codec import InvalidRecord
 from schemas.signatures import link_problem, signed
-from schemas.thresholds import ThresholdScope, ThresholdUpdate
+from schemas.thresholds import ROUTING, ThresholdDecision, ThresholdScope, ThresholdUpdate
 from streams import chain
 from streams.chain import DecisionRefused, NoAnswer
 from streams.commands.brokers import json_option, on_brokers, print_json
 from streams.commands.config import config_option, load_settings
 from streams.embedded.clickhouse import EngineTaken
-from streams.notifiers.text import inert, timestamp
+from streams.notifiers.text import printable, timestamp
 from streams.settings import Kafka, Settings
 from streams.store import Store
 
@@ -84,7 +85,7 @@ def get(parameter: str | None, path: Path | None, as_json: bool) -> None:
         print_json({"in_force": values, "proposed": proposed})
         return
     for name, shown in sorted(values.items()):
-        click.echo(f"{inert(name):<40} {shown['value']:<10.6g} version {shown['version']}, {shown['mode']}")
+        click.echo(f"{printable(name):<40} {shown['value']:<10.6g} version {shown['version']}, {shown['mode']}")
     for link in proposed:
         click.echo("open: " + _line(link))
 
@@ -285,7 +286,7 @@ def rollback(parameter: str, version: int, scope: ThresholdScope, **how: Any) ->
 
 
 def _decide(action: Any, how: dict[str, Any], **fields: Any) -> None:
-    decision = chain.new_decision(action=action, actor=how["actor"], reason=how["reason"], **fields)
+    decision = _checked(chain.new_decision(action=action, actor=how["actor"], reason=how["reason"], **fields))
     if how["key_file"]:
         decision = signed(decision, how["key_file"].read_text().strip().encode(), decision.actor)
     if how["dry_run"]:
@@ -294,7 +295,7 @@ def _decide(action: Any, how: dict[str, Any], **fields: Any) -> None:
     try:
         links = on_brokers(how["path"], lambda kafka: chain.decide(kafka, decision, how["wait"]))
     except DecisionRefused as error:
-        raise click.ClickException(f"refused: {inert(str(error))}") from error
+        raise click.ClickException(f"refused: {printable(str(error))}") from error
     except NoAnswer as error:
         raise click.ClickException(str(error)) from error
     if how["as_json"]:
@@ -302,6 +303,22 @@ def _decide(action: Any, how: dict[str, Any], **fields: Any) -> None:
         return
     for link in links:
         click.echo(_line(link))
+
+
+def _checked(decision: ThresholdDecision) -> ThresholdDecision:
+    """The decision, if the lane can read it and knows what it is about.
+
+    Raises:
+        click.UsageError: it would be a dead letter.
+    """
+    if decision.value is not None and not math.isfinite(decision.value):
+        raise click.UsageError("a threshold is a number")
+    if decision.parameter and decision.parameter not in (*DEFAULTS, *ROUTING):
+        raise click.UsageError(f"no threshold {decision.parameter!r}: `pointsman threshold get` lists them")
+    try:
+        return msgspec.json.decode(msgspec.json.encode(decision), type=ThresholdDecision)
+    except msgspec.ValidationError as error:
+        raise click.UsageError(str(error)) from error
 
 
 # --- routes
@@ -335,11 +352,11 @@ def routes(days: float, guardrail_usd: float | None, submit: bool, **how: Any) -
         print_json([{"router_name": router, **msgspec.to_builtins(proposal)} for router, proposal in found])
         return
     for router, p in found:
-        what = "a guardrail" if p.kind == "guardrail" else f"the route {inert(p.to_route)}"
+        what = "a guardrail" if p.kind == "guardrail" else f"the route {printable(p.to_route)}"
         cost = "cost not known" if p.cost_usd_per_day is None else f"{p.cost_usd_per_day:.2f} USD a day"
         evidence = f"in {p.n_labels} labels of {p.n_principals} principals"
         said = f"{p.cause} {p.seen:.2%}, allowed {p.allowed:.2%}, {evidence}: {what}, {cost}"
-        click.echo(f"{inert(router)} {inert(p.route)} {inert(p.category)}: {said}")
+        click.echo(f"{printable(router)} {printable(p.route)} {printable(p.category)}: {said}")
         if submit:
             ladder = allowed.ladder
             _decide(
@@ -402,7 +419,7 @@ def _history(path: Path | None, work: Callable[[Store], Awaitable[T]]) -> T:
 
     try:
         return asyncio.run(run())
-    except (ClickHouseError, EngineTaken) as error:
+    except (ClickHouseError, EngineTaken, ValueError) as error:
         raise click.ClickException(f"history: {error}") from error
 
 
@@ -414,14 +431,14 @@ def _name(link: ThresholdUpdate) -> str:
 
 def _line(link: ThresholdUpdate) -> str:
     old = "-" if link.old_value is None else f"{link.old_value:g}"
-    facts = [f"{link.version:>5} {timestamp(link.time)} {inert(_name(link))}: {old} to {link.new_value:g}"]
-    facts.append(f"{link.mode}, {link.cause}, by {inert(link.actor)}")
+    facts = [f"{link.version:>5} {timestamp(link.time)} {printable(_name(link))}: {old} to {link.new_value:g}"]
+    facts.append(f"{link.mode}, {link.cause}, by {printable(link.actor)}")
     if link.approver:
-        facts.append(f"{'rejected' if link.mode == 'rejected' else 'approved'} by {inert(link.approver)}")
+        facts.append(f"{'rejected' if link.mode == 'rejected' else 'approved'} by {printable(link.approver)}")
     if link.n_trusted:
         facts.append(f"{link.n_trusted} labels of {link.n_principals} principals, e-value {link.e_value:.3g}")
     if link.cost_usd_per_day is not None:
         facts.append(f"{link.cost_usd_per_day:.2f} USD a day")
     if link.expires_at is not None:
         facts.append(f"until {timestamp(link.expires_at)}")
-    return "; ".join([*facts, inert(link.reason)])
+    return "; ".join([*facts, printable(link.reason)])

@@ -74,6 +74,19 @@ def test_misses_make_one_proposal_with_its_evidence_and_move_nothing() -> None:
     assert feedback.counters["audit_labels.counted"] == 30
 
 
+def test_misses_that_no_threshold_of_the_grid_would_stop_are_said() -> None:
+    log = Log(mode="active")
+    log.misses(30)
+    assert not findings(log.applied()[1]), "0.7 stops them"
+    for _ in range(40):
+        log.label("unsafe", score=0.1)
+    feedback, outputs = log.applied()
+    assert feedback.book.value(FLAG) == 0.6
+    assert {(f.kind, f.stage, f.labels["alertname"]) for f in findings(outputs)} == {
+        ("threshold_at_floor", FLAG, "threshold_at_floor")
+    }
+
+
 def test_observing_says_nothing_and_a_shadow_is_published_beside() -> None:
     log = Log(mode="observe")
     log.misses(30)
