@@ -160,8 +160,8 @@ def _semantic(found: semantic.Report) -> Iterator[str]:
         " benign texts. The other columns are at 0.01 % false positives of these, each with what is"
         " found lexically:"
         " what the static embedding adds, and the sentence transformer in its place. Target: 0.80 at 0.01 %."
-        " A phrase of which no sentence is kept is another string: where it moves routes, `discovery` names it after"
-        " some uses, and `steering` and `spend` its callers."
+        " A phrase of which no sentence is kept is another string: where it moves routes, `discovery` names it"
+        " after some uses, and `steering` and `spend` its callers."
     )
     yield from (
         "",
@@ -191,8 +191,8 @@ def _novelty(found: novelty.Report) -> Iterator[str]:
         f"Each trigger on {novelty.USES} carriers, {everything.n:,} benign prompts. Targets at 1 % /"
         f" 0.1 %: kinds that"
         " training knows 0.97 / 0.90, R2A-like 0.90 / 0.60, others 0.80 / 0.50; none for fluent phrases (nothing in"
-        " them is odd), for what the catalogue is for, and for the middle of a prompt. Of the published GCG suffixes"
-        f" those of {novelty.LEAST_CHARS} characters or more: a few are one word."
+        " them is odd), for what the catalogue is for, and for the middle of a prompt. Of the published GCG"
+        f" suffixes those of {novelty.LEAST_CHARS} characters or more: a few are one word."
     )
     yield from (
         "",
