@@ -1,4 +1,4 @@
-"""`make load SCENARIO=steady`: start everything, run the scenario headless, judge it; `make load SCENARIO=all`.
+"""`make load SCENARIO=steady`: start everything, run the scenario headless, judge it. Several, or `all`: each.
 
 Locust's csv and html and our `SCENARIO.json` go to `.load`. Exit status 1: something was lost, doubled or wrong,
 an event was not acknowledged, or a planted attack was not named.
@@ -18,8 +18,8 @@ from loadtests.load.scenarios import SCENARIOS
 
 
 @click.command()
-@click.argument("scenario", type=click.Choice([*SCENARIOS, "all"]), default="steady")
-@click.option("--gateways", default=4, show_default=True, help="Locust users; each makes 50 requests a second.")
+@click.argument("scenarios", nargs=-1, type=click.Choice([*SCENARIOS, "all"]))
+@click.option("--gateways", type=int, help="Locust users of 50 requests a second each; the scenario's by default.")
 @click.option("--seconds", default=60, show_default=True, help="Of load.")
 @click.option("--seed", type=int, help="Drawn and printed by default.")
 @click.option("--attack-ratio", type=float, help="Planted requests an ordinary one; the scenario's by default.")
@@ -27,8 +27,8 @@ from loadtests.load.scenarios import SCENARIOS
 @click.option("--out", default=".load", show_default=True, type=click.Path(file_okay=False, path_type=Path))
 @click.option("--docs", default="docs", show_default=True, type=click.Path(file_okay=False, path_type=Path))
 def main(
-    scenario: str, gateways: int, seconds: int, seed: int | None, attack_ratio: float | None, only_page: bool,
-    out: Path, docs: Path,
+    scenarios: tuple[str, ...], gateways: int | None, seconds: int, seed: int | None, attack_ratio: float | None,
+    only_page: bool, out: Path, docs: Path,
 ) -> None:  # fmt: skip
     """Put load on the whole service."""
     if only_page:
@@ -38,11 +38,11 @@ def main(
     click.echo(f"seed {seed}", err=True)
     out.mkdir(parents=True, exist_ok=True)
     short = [name for name, each in SCENARIOS.items() if not each.is_long]
-    names = short if scenario == "all" else [scenario]
+    names = short if "all" in scenarios else scenarios or ["steady"]
     failed = False
     with ground() as where:
         for name in names:
-            plan = Plan(SCENARIOS[name].gateways or gateways, seconds, seed, attack_ratio)
+            plan = Plan(gateways or SCENARIOS[name].gateways, seconds, seed, attack_ratio)
             found, raw = run(where, name, plan, out)
             (out / f"{name}.json").write_bytes(msgspec.json.format(msgspec.json.encode(found)) + b"\n")
             if name == "saturation":

@@ -33,7 +33,7 @@ class Scenario(NamedTuple):
     file: str
     attack_ratio: float = 0.01
     disturb: Callable[[Scene], None] | None = None
-    gateways: int = 0  # 0: as asked for
+    gateways: int = 4
     is_long: bool = False  # left out of `all`
     must_be_flat: bool = False  # memory, file handles and threads of the workers, in the second half
     settings: Mapping[str, str] = MappingProxyType({})  # of the workers
