@@ -23,7 +23,7 @@ def write(out: Path, docs: Path) -> None:
         "",
         "Written by `python -m loadtests.load --page` from `.load/*.json`, which `make load SCENARIO=all` makes;",
         "[load.md](load.md) says what each scenario is. Brokers, ClickHouse, workers and the generator share the",
-        "machine's cores: the figures say what holds, not how fast a cluster is.",
+        "machine's cores with whatever else runs: the figures say what holds, not how fast a cluster is.",
         "",
         "| scenario | requests/s | verdict p50 / p99 ms | alert p99 ms | in ClickHouse p99 ms | recall | false"
         " alerts | most lag | drained s | lost, doubled, wrong | generator late ms |",
@@ -33,6 +33,11 @@ def write(out: Path, docs: Path) -> None:
     if reports:
         about = reports[0].machine
         lines += ["", f"{about.cpus} cores, load {about.load_before} in the minute before, Python {about.python}."]
+    by_name = {report.scenario: report for report in reports}
+    if "hot_key" in by_name:
+        lines += _fairness(by_name["hot_key"])
+    if "soak" in by_name:
+        lines += _soak(by_name["soak"])
     if (out / "curve.json").is_file():
         found = msgspec.json.decode((out / "curve.json").read_bytes(), type=Curve)
         _plot(found, docs / PLOT)
@@ -60,6 +65,29 @@ def _row(report: Report) -> str:
         f"{report.generator.late_p99_ms:,.0f}",
     )
     return f"| {' | '.join(cells)} |"
+
+
+def _fairness(report: Report) -> list[str]:
+    before, during = report.verdict_ms_by_half
+    if before is None or during is None:
+        return []
+    return [
+        "",
+        "## One caller's flood",
+        "",
+        f"p99 of the others' verdicts: {before.p99:,.0f} ms before it, {during.p99:,.0f} ms while it lasts"
+        f" ({during.p99 / before.p99 - 1:+.0%}; at most +20% is the aim, on a machine that does nothing else).",
+    ]
+
+
+def _soak(report: Report) -> list[str]:
+    grown = ", ".join(f"{what.removesuffix('_mb')} {share:+.1%}" for what, share in report.service.growth.items())
+    return [
+        "",
+        "## Soak",
+        "",
+        f"{report.requests:,} requests in {report.seconds:,.0f} s. The last quarter over the one before: {grown}.",
+    ]
 
 
 def _curve(found: Curve) -> list[str]:

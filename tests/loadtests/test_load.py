@@ -1,10 +1,17 @@
 """Figures of load: the curve, its knee, and what is left out of them."""
 
+from pathlib import Path
+
+import msgspec
+
+from loadtests.load import page, saturation
 from loadtests.load.generated import Generated
-from loadtests.load.report import grouped, halves, service, times
+from loadtests.load.report import Feedback, Generator, Report, Times, grouped, halves, service, times
 from loadtests.load.run import Plan
-from loadtests.load.saturation import Step, curve, knee
+from loadtests.load.saturation import Curve, Step, curve, knee
 from loadtests.load.watching import Look
+from loadtests.machine import machine
+from loadtests.reckoning import Reckoning
 
 
 def step(offered: float, judged: float, p99: float) -> Step:
@@ -50,3 +57,29 @@ def test_a_soak_that_grows_is_a_problem() -> None:
     assert used.most_lag == {"detect": 39}
     assert used.growth == {"memory_mb": 0.08, "handles": 0.0, "threads": 0.0}
     assert service([], 0, 0.0).growth == {}
+
+
+def report(scenario: str) -> Report:
+    first, second = Times(10, 20, 100, 200, 50), Times(10, 20, 115, 300, 50)
+    return Report(
+        scenario=scenario, seed=1, seconds=10.0, requests=1_000, requests_per_s=100.0, exact=True, verdict_ms=first,
+        verdict_ms_by_group={}, verdict_ms_by_half=[first, second], alert_ms=None, visible_ms=second, attacks=[],
+        recall=None, false_alerts=0, reckoning=Reckoning(lost=3),
+        feedback=Feedback(labels=0, refused=0, misled=0, loosened=0),
+        service=service([Look(float(n), 0.0, 100.0 + n, 50, 9, {"detect": n}) for n in range(40)], 1_000, 1.5),
+        generator=Generator(late_p99_ms=2.0, cpu_share=0.1, saturated=False, failed=0, errors={}),
+        machine=machine(0.1, real_prompts=False),
+    )  # fmt: skip
+
+
+def test_the_page_shows_what_was_lost_the_flood_the_soak_and_the_knee(tmp_path: Path) -> None:
+    for name in ("hot_key", "soak"):
+        (tmp_path / f"{name}.json").write_bytes(msgspec.json.encode(report(name)))
+    saturation.write(Curve([step(100, 100, 20), step(200, 120, 3_000)], 100.0, 1), tmp_path / "curve.json")
+    page.write(tmp_path, tmp_path)
+    text = (tmp_path / "load-figures.md").read_text()
+    assert "| hot_key | 100 | 10 / 100 | - | 115 | - | 0 | 39 | 1.5 | 3, 0, 0 | 2 |" in text
+    assert "100 ms before it, 115 ms while it lasts (+15%;" in text
+    assert "1,000 requests in 10 s. The last quarter over the one before: memory +8.0%, handles +0.0%" in text
+    assert "The knee is at **100 requests/s**" in text
+    assert (tmp_path / page.PLOT).read_text().rstrip().endswith("</svg>")
