@@ -41,13 +41,10 @@ FULL = Plan(400, 300_000, 90, 100_000, True, 5, QUICK, 4_096)
 SHORT = Plan(30, 2_000, 6, 500, False, 1, ("words",), 512)
 
 
-def _streams() -> dict[str, str]:
-    return {
-        name: subprocess.run(  # noqa: S603 - our own modules
-            [sys.executable, "-m", f"loadtests.evaluations.{name}"], check=True, capture_output=True, text=True
-        ).stdout
-        for name in STREAMS
-    }
+def _stream(name: str) -> str:
+    """What the evaluation of a stream detector prints."""
+    command = [sys.executable, "-m", f"loadtests.evaluations.{name}"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603 - our own modules
 
 
 @click.command()
@@ -99,7 +96,9 @@ def main(
         found.speed = report.speed(detectors, plan.prompts)
 
     def do_streams() -> None:
-        found.streams = _streams()
+        for name in STREAMS:
+            found.streams[name] = _stream(name)
+            report.write(found, path)
 
     run: dict[str, Callable[[], None]] = {
         "triggers": do_triggers, "semantic": do_semantic, "novelty": do_novelty, "speed": do_speed,
