@@ -28,7 +28,7 @@ POLL_SECONDS = 0.005
 WATCH_SECONDS = 0.02
 PROBE_SECONDS = 0.25  # how often the history is asked: the resolution of that latency
 PROBES_A_SECOND = 5
-LAST_ANSWERS_SECONDS = 30.0
+LAST_ANSWERS_SECONDS = 300.0  # a backlog is drained by then: verdicts that nobody waits for would flatter the rest
 
 
 class _Seen(msgspec.Struct):
