@@ -52,7 +52,7 @@ class Running(NamedTuple):
     """Workers that have started. `seconds` gives each stage's seconds of the first, once all is judged."""
 
     pids: tuple[int, ...]
-    startup_s: float  # of the first
+    startup_s: float  # until all are ready
     seconds: Callable[[], dict[str, float]]
 
 
@@ -71,13 +71,16 @@ def our_worker(kafka: KafkaCluster, suffix: str, folder: Path, number: int = 1) 
         "POINTSMAN_KAFKA_TOPIC_SUFFIX": suffix,
         "POINTSMAN_LOG_JSON": "false",
     }
-    first, *others = [Worker(f"detect{i}{suffix}", folder, settings, ("detect",)) for i in range(number)]
+    workers = [Worker(f"detect{i}{suffix}", folder, settings, ("detect",)) for i in range(number)]
     with ExitStack() as stack:
         began = time.perf_counter()
-        stack.enter_context(first)
+        for worker in workers:  # all at once: none may have judged everything before another is ready
+            stack.callback(worker.stop)
+            worker.start()
+        for worker in workers:
+            worker.await_ready()
         startup_s = time.perf_counter() - began
-        pids = [first.pid, *(stack.enter_context(other).pid for other in others)]
-        yield Running(tuple(pids), startup_s, lambda: _stage_seconds(first.metrics_url))
+        yield Running(tuple(w.pid for w in workers), startup_s, lambda: _stage_seconds(workers[0].metrics_url))
 
 
 def _stage_seconds(url: str) -> dict[str, float]:
@@ -135,13 +138,13 @@ async def _watch(kafka: KafkaCluster, suffix: str, pids: Sequence[int], expected
     """CPU time against the number of verdicts, until there are as many as expected."""
     processes, topic = [psutil.Process(pid) for pid in pids], named(VERDICTS, suffix)
     partitions = [TopicPartition(topic, number) for number in range(PARTITIONS)]
-    samples = [Sample(0, _cpu_s(processes))]
+    samples: list[Sample] = []
     async with AIOKafkaConsumer(**kafka.connection) as consumer, asyncio.timeout(PATIENCE_SECONDS):
-        while samples[-1].verdicts < expected:
-            await asyncio.sleep(WATCH_SECONDS)
+        while len(samples) < 2 or samples[-1].verdicts < expected:
             used = _cpu_s(processes)
-            ends = await consumer.end_offsets(partitions)
+            ends = await consumer.end_offsets(partitions)  # not none at the first look: workers judge once ready
             samples.append(Sample(sum(ends.values()), used))
+            await asyncio.sleep(WATCH_SECONDS)
     return samples
 
 
@@ -156,7 +159,7 @@ def measure(
     first, last = int(FROM * len(times_ms)), int(TO * len(times_ms))
     middle_s = max(times_ms[last] - times_ms[first], 1) / 1000
     # From the last look before the middle: however short a run is, the end is another one.
-    before = [sample for sample in samples[:-1] if sample.verdicts <= first][-1]
+    before = ([sample for sample in samples[:-1] if sample.verdicts <= first] or samples[:1])[-1]
     judged, cpu_s = samples[-1].verdicts - before.verdicts, samples[-1].cpu_s - before.cpu_s
     rate = (last - first) / middle_s
     whole_s = max(times_ms[int(DONE * len(times_ms)) - 1] - times_ms[0], 1) / 1000
