@@ -17,7 +17,7 @@ def write(out: Path, docs: Path) -> None:
         "",
         "Written by `python -m loadtests.faults --page` from `.faults/report.json`, which `make faults` makes;",
         "[load.md](load.md) says how. Brokers, ClickHouse, workers and traffic share the machine's cores with",
-        "whatever else runs there: what counts is that nothing is lost, doubled or wrong; how soon all is well,",
+        "whatever else runs there: what counts is that nothing is lost, doubled or wrong; how soon all is well",
         "says little. `again` is what was published twice with the same id and content: it replaces itself.",
         "",
         f"{sum(row.good for row in rows)} of {len(rows)} rows are as they must be.",
