@@ -2,15 +2,16 @@
 
 from loadtests.evaluations.discovery import make_day, play, tally
 
-REQUESTS = 24_000
+REQUESTS = 30_000
 
 
 def test_a_short_day() -> None:
-    day = make_day("words", seed=3, requests=REQUESTS, each=1)
+    day = make_day("words", seed=5, requests=REQUESTS, each=2)
     told = play(day, "words")
     found = tally(day, told)
-    assert {kind: one.planted for kind, one in found.items()} == dict.fromkeys(found, 1)
-    assert sum(one.named for one in found.values()) >= 2
+    assert {kind: one.planted for kind, one in found.items()} == dict.fromkeys(found, 2)
+    assert found["prefix"].named + found["suffix"].named >= 3
+    assert sum(one.named for one in found.values()) >= 5
     assert told.asked <= 0.005 * told.requests + 48  # the probes' own scores are asked for once
     assert len(told.false) <= 1
 
