@@ -89,7 +89,7 @@ def test_of_two_processes_with_one_instance_id_one_ends(kafka: KafkaCluster, run
         with fleet.traffic() as traffic:
             deadline = time.monotonic() + CATCH_UP_SECONDS
             while not any(worker.exit_code() for worker in workers) and time.monotonic() < deadline:
-                time.sleep(0.2)
+                traffic.wait_for(traffic.requests + 10)  # without traffic nothing is written that could be fenced
             assert sorted(str(worker.exit_code()) for worker in workers) == ["1", "None"]
             traffic.wait_for(traffic.requests + 150)
         found = fleet.exactness()
