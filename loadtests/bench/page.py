@@ -101,7 +101,8 @@ def _more(report: Report) -> list[str]:
             f"| resident memory with it and {held.triggers:,} triggers | {held.memory_bytes / 1e9:.2f} GB |",
         ]
     if alerts is not None and alerts.p99 is not None:
-        where = f"at {alerts.offered_per_s:,.0f} requests/s (the knee is at {alerts.knee_per_s:,.0f})"
+        knee = f"the knee is at {alerts.knee_per_s:,.0f}" if alerts.knee_per_s else "no knee was found"
+        where = f"at {alerts.offered_per_s:,.0f} requests/s ({knee})"
         rows += [
             f"| event to alert {where}: median | {alerts.p50:,.0f} ms |",
             f"| event to alert {where}: 99th percentile of {alerts.alerts} | {alerts.p99:,.0f} ms |",
