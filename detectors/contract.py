@@ -35,6 +35,7 @@ class PromptFacts(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     carries: list[str] = []  # what must not leave, for `custody`: `canary:NAME`, `secret:KIND`, `personal:KIND`
     sketch: bytes = b""  # hashes of the prompt's beginnings and ends, for `probing`
     catalogue_version: int = 0
+    thresholds_version: int = 0  # when the prompt was judged: an update may come before the verdict is given
 
 
 class Case(msgspec.Struct, kw_only=True, gc=False):

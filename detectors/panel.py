@@ -89,7 +89,7 @@ class PromptPanel:
         if not requests:
             return []
         batch = read_prompts(requests)
-        version = self.catalogue.version
+        version, thresholds_version = self.catalogue.version, self.thresholds.version
         vectors = self._embedding.vectors(batch).astype(np.float16)
         likenesses = np.packbits(vectors > 0, axis=1).view(">u8")[:, 0].tolist()
         facts = [
@@ -99,9 +99,10 @@ class PromptPanel:
                 sketch=sketch,
                 windows=windows,
                 catalogue_version=version,
+                thresholds_version=thresholds_version,
             )
             if readable
-            else PromptFacts(catalogue_version=version)
+            else PromptFacts(catalogue_version=version, thresholds_version=thresholds_version)
             for vector, likeness, sketch, windows, readable in zip(
                 vectors,
                 likenesses,

@@ -57,7 +57,7 @@ def verdict_of(author: str, panel: PromptPanel, request: Request, facts: PromptF
         prompt_hash=request.prompt_hash,
         likeness=facts.likeness,
         catalogue_version=facts.catalogue_version,
-        thresholds_version=panel.thresholds.version,
+        thresholds_version=facts.thresholds_version,
     )
 
 

@@ -119,7 +119,7 @@ class RecordedPanel(PromptPanel):
 
     def _fact(self, said: Said | None) -> PromptFacts:
         if said is None:
-            return PromptFacts(unable=list(PROMPT))
+            return PromptFacts(unable=list(PROMPT), thresholds_version=self.thresholds.version)
         answers = {name: weigh(said, name, self.thresholds, self._base) for name in PROMPT}
         return PromptFacts(
             scores={name: said.scores[name] for name in PROMPT if name in said.scores},
@@ -127,6 +127,7 @@ class RecordedPanel(PromptPanel):
             unable=[name for name in PROMPT if name in said.unable],
             catalogue_version=said.catalogue_version,
             likeness=said.likeness,
+            thresholds_version=self.thresholds.version,
         )
 
 

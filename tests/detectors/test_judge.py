@@ -132,6 +132,15 @@ def test_what_the_catalogue_knows_needs_no_discovery(text: str, candidates: list
     assert {output.key for output in outputs if b'"trigger_candidate"' in output.value} <= {b"r-1"}
 
 
+def test_a_verdict_names_the_thresholds_that_its_prompt_was_judged_by() -> None:
+    thresholds = Thresholds(version=3)
+    judge = Judge(PromptPanel(Words(), (), thresholds), [], JudgeLimits())
+    judge.apply(records([request()]))
+    thresholds.swap({}, 4)  # before its route has come
+    (verdict,) = verdicts(judge.apply([record(route(), 1)]))
+    assert verdict.thresholds_version == 3
+
+
 def test_route_may_come_first() -> None:
     (verdict,) = verdicts(make().apply(records([route(), request()])))
     assert verdict.decision == "clean"
