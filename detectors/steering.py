@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 
 from detectors.contract import Answer, Case
 from detectors.keyed import Keyed, compound_key
+from detectors.repeats import is_repeat
 from detectors.thresholds import Thresholds
 from schemas.verdicts import Direction, Reason
 
@@ -41,7 +42,6 @@ LEAST_ODD, MOST_ODD = (
     0.4,
 )  # a principal's usual share of odd prompts is taken for no less; above, it says nothing
 ODD_SHARE = 0.6  # of the prompts of who steers by text
-SAME_BITS = 12  # of 64: prompts whose likenesses differ by no more are one prompt, tried again
 
 _FORM = struct.Struct("<2If6f2f2fQ")
 _USUAL = struct.Struct("<2d")
@@ -97,8 +97,7 @@ class _Past:
 
     def add_text(self, is_odd: bool, likeness: int) -> None:
         """Add whether the prompt is odd, once there is a usual share; a prompt tried again counts once."""
-        tried_again = likeness and (likeness ^ self.likeness).bit_count() <= SAME_BITS
-        self.likeness = likeness
+        tried_again, self.likeness = is_repeat(likeness, self.likeness), likeness
         usual = max(LEAST_ODD, (self.usual_odd + 1) / (CLEAN + 1))
         if tried_again or self.requests < CLEAN or usual > MOST_ODD:
             return
@@ -135,7 +134,7 @@ class Steering:
     """A StreamDetector. Stands before `Difficulty` in the order, so that both see one state of its models."""
 
     name = "steering"
-    version = "1"
+    version = "2"
     kinds = ("steering", "steered_by_text")
 
     def __init__(

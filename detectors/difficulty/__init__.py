@@ -62,7 +62,7 @@ class Difficulty:
     """A StreamDetector. Judges at the verdict, where the route says a score."""
 
     name = "difficulty"
-    version = "1"
+    version = "2"
     kinds = ("spoofed_difficulty", "tier_contradiction", "caller_threshold", "boundaries_changed")
 
     def __init__(

@@ -3,12 +3,13 @@
 import struct
 from dataclasses import dataclass
 
+from detectors.repeats import is_repeat
+
 ALLOWANCE = 1.75  # standard deviations below the expected that a score may have, beyond the principal's usual
 CLIP = 2.5  # standard deviations that one score can count for
 SHRINK = 10.0  # scores that stand for a usual of 0
 MEMORY = 200.0  # scores over which the usual forgets
 MOST = 16.0  # a sum that has said enough
-SAME_BITS = 12  # of 64: prompts whose likenesses differ by no more are one prompt, tried again
 
 _FORM = struct.Struct("<3fQ")
 
@@ -37,8 +38,7 @@ class Habit:
 
     def add(self, below: float, likeness: int) -> None:
         """Add a score, `below` standard deviations below the expected; a prompt tried again counts once."""
-        tried_again = likeness and (likeness ^ self.likeness).bit_count() <= SAME_BITS
-        self.likeness = likeness
+        tried_again, self.likeness = is_repeat(likeness, self.likeness), likeness
         if not tried_again:
             excess = min(CLIP, below - max(0.0, self.usual) - ALLOWANCE)
             self.low = min(MOST, max(0.0, self.low + excess))

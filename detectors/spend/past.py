@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import mul
 
+from detectors.repeats import is_repeat
+
 RANKS = 6  # tiers told apart: rank 5 and above count as one
 WARM_REQUESTS = 20
 WARM_HOURS = 3.0
@@ -22,7 +24,6 @@ MOST_HELD = 500  # cases: then a change of habit is learnt
 MOST_USD = 1e6
 BUCKET_S = 600.0
 
-SAME_BITS = 12  # of 64: prompts whose likenesses differ by no more are one prompt, tried again
 
 _FORM = struct.Struct("<4d11f2I6fQI")
 _TILTS = tuple(TILT**rank for rank in range(RANKS))
@@ -93,8 +94,8 @@ class Past:
         `fleet`: counts of tiers that stand in for a past of `FLEET_WEIGHT` requests. Retries and edits of one
         prompt get one tier for one reason: the n-th in a row counts 1/n.
         """
-        same = likeness and (likeness ^ self.likeness).bit_count() <= SAME_BITS
-        self.likeness, self.repeats = likeness, self.repeats + 1 if same else 1
+        self.repeats = self.repeats + 1 if is_repeat(likeness, self.likeness) else 1
+        self.likeness = likeness
         if self.requests < WARM_REQUESTS:
             return
         n = sum(self.ranks) + FLEET_WEIGHT

@@ -19,8 +19,7 @@ from detectors.triggers.transformer import SecondStage
 from schemas.triggers import Trigger
 from schemas.verdicts import Reason
 
-# Of the lexical threshold: triggers of one climber share words. Of a thousand entries the one likest to a stranger
-# scored up to 1.5; mutated uses of an entry itself score 2.6 and more (make drill, seeds 1, 3 and 5).
+# Of the lexical threshold: triggers of one climber share words, so that of many entries one is like a stranger.
 WHOLE = 1.75
 NEAR_COSINE = 0.05  # below the semantic threshold, likewise
 

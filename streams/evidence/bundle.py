@@ -80,6 +80,8 @@ def verify(data: bytes, seal: str = "") -> Verified:
                 raise BadEvidence(["a part is too long to be one of ours"])
             found = {member.filename: archive.read(member) for member in members}
         manifest = msgspec.json.decode(found.pop(MANIFEST, b""), type=Manifest)
+    # zipfile has no one error: a compression that it does not know is NotImplementedError, an encrypted part
+    # RuntimeError, a part cut short EOFError.
     except (zipfile.BadZipFile, msgspec.MsgspecError, NotImplementedError, RuntimeError, EOFError) as error:
         raise BadEvidence([f"not an evidence file: {error}"]) from error
     names = Counter(member.filename for member in members)
