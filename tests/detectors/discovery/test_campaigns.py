@@ -11,7 +11,8 @@ import pytest
 
 from detectors.alerting import Alerting
 from detectors.detections import shipped
-from detectors.discovery.campaigns import Campaigns, interval
+from detectors.discovery.campaign import interval
+from detectors.discovery.campaigns import Campaigns
 from detectors.discovery.transplant import Probes, answer, shipped_probes
 from detectors.fleet import FleetPartition
 from detectors.processor import Output
