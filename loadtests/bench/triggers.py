@@ -9,16 +9,19 @@ from statistics import median
 
 import click
 import numpy as np
+import tiktoken
 
 from detectors.catalogue import Catalogue, records_of
 from detectors.corpus import benign_texts
 from detectors.embedding import static_embedding
+from detectors.folding import fold
 from detectors.text import PromptBatch, read_texts, tokenise
 from detectors.thresholds import Thresholds
 from detectors.triggers.detector import TriggerDetector
 from detectors.triggers.grow import Sampling, token_pool
 from detectors.triggers.lexical import LexicalIndex, views_of
 from detectors.triggers.semantic import SemanticIndex
+from detectors.vocabulary import PATTERN, vocabulary
 from schemas.triggers import Trigger
 
 BATCH = 256
@@ -26,7 +29,7 @@ REPEATS = 5
 
 
 def gadgets(count: int, seed: int = 0) -> list[str]:
-    """Ungrown gadgets of ten tokens, half uniform, half by frequency: what an index of grown ones costs."""
+    """Ungrown gadgets of ten tokens, half uniform, half of word-like tokens: what an index of grown ones costs."""
     rng = np.random.default_rng(seed)
     found: list[str] = []
     samplings: tuple[Sampling, ...] = ("uniform", "wordlike")
@@ -61,7 +64,21 @@ def prompts_of(chars: int, count: int) -> list[str]:
     """Benign texts of `chars` characters: longer ones cut, shorter ones joined, and all of them again and again."""
     joined = "\n".join(benign_texts())
     twice = joined * (chars // len(joined) + 2)
-    return [twice[at % len(joined) :][:chars] for at in range(0, chars * count, chars)]
+    starts = [at % len(joined) for at in range(0, chars * count, chars)]
+    return [twice[start : start + chars] for start in starts]  # a slice to the end would be copied each time
+
+
+def tokenisers(texts: Sequence[str]) -> dict[str, float]:
+    """Ours and the library's that it stands in for, on the same folded texts."""
+    pairs = vocabulary().pairs
+    ranks = {token: rank for rank, token in enumerate(pairs.tokens)}
+    library = tiktoken.Encoding("vocabulary", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={})
+    folded = [fold(text) for text in texts]
+    cuts = [folded[at : at + BATCH] for at in range(0, len(folded), BATCH)]
+    return {
+        "bytepairs_us": microseconds(lambda: [pairs.encode(cut) for cut in cuts], len(texts)),
+        "tiktoken_us": microseconds(lambda: [library.encode_ordinary(text) for text in folded], len(texts)),
+    }
 
 
 @click.command()
@@ -77,6 +94,7 @@ def main(chars: int, prompts: int, as_json: bool) -> None:
     found: dict[str, float] = {
         "prompts": len(texts),
         "read_us": microseconds(lambda: [read_texts(cut) for cut in cuts], len(texts)),
+        **tokenisers(texts),
         "vectors_us": microseconds(lambda: [embedding.vectors(batch) for batch in batches], len(texts)),
     }
     for size in (1_000, 10_000, 100_000):
