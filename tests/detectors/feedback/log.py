@@ -7,13 +7,15 @@ import msgspec
 
 from detectors.feedback import Feedback, Rules
 from detectors.processor import Output
-from detectors.ratchet import RatchetConfig
+from detectors.ratchet import Ratchet, RatchetConfig
 from detectors.tickets import Canary
 from schemas.audits import AuditLabel, AuditTicket, UnsafeReport
-from schemas.codec import TICK_HEADERS, encode
+from schemas.codec import TICK_HEADERS, encode, read_dead_letter
+from schemas.deadletters import DeadLetter
 from schemas.signatures import derived, signed
 from schemas.thresholds import ThresholdDecision, ThresholdUpdate
-from schemas.topics import AUDITS, DECISIONS, FEEDBACK, REPORTS, THRESHOLDS, Topic
+from schemas.topics import AUDITS, DEADLETTERS, DECISIONS, FEEDBACK, FINDINGS, REPORTS, THRESHOLDS, Topic
+from schemas.verdicts import Finding
 from streams.replay import FileRecord
 from tests.factories import NOON_MS, at
 
@@ -123,3 +125,21 @@ def canary(number: int, label: Any) -> Canary:
     return Canary(
         request_id=f"c{number}", tenant_id="t9", principal_hash="p9", detector="novelty", score=0.5, label=label
     )
+
+
+def letters(outputs: list[Output]) -> list[DeadLetter]:
+    return [
+        read_dead_letter(FileRecord(o.topic, 0, 0, o.value, o.key, o.headers))
+        for o in outputs
+        if o.topic == DEADLETTERS.name
+    ]
+
+
+def findings(outputs: list[Output]) -> list[Finding]:
+    return [msgspec.json.decode(o.value, type=Finding) for o in outputs if o.topic == FINDINGS.name]
+
+
+def ratchet_of(feedback: Feedback, tenant: str = "") -> Ratchet:
+    found = feedback.book.ratchets.of(FLAG, tenant)
+    assert found is not None
+    return found
