@@ -1,4 +1,4 @@
-"""What a fault came to: `.faults/report.json`, the newest row of each fault."""
+"""What faults came to: `.faults/report.json`. A bad row stays until the same fault, form and seed run again."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -41,6 +41,6 @@ def read(path: Path) -> list[Row]:
 
 
 def write(path: Path, rows: Iterable[Row]) -> None:
-    """Write these rows, and keep those of other faults that are there."""
-    newest = {row.fault: row for row in [*read(path), *rows]}
+    """Write these rows, and keep those of other faults, forms and seeds that are there."""
+    newest = {(row.fault, row.short, row.seed): row for row in [*read(path), *rows]}
     path.write_bytes(msgspec.json.format(msgspec.json.encode(list(newest.values()))) + b"\n")

@@ -61,7 +61,7 @@ def test_a_seed_gives_the_same_combinations_again_and_no_part_is_harmed_twice() 
     assert set(combine(random.Random(1))) <= set(CATALOGUE)
 
 
-def test_the_page_has_the_newest_row_of_each_fault(tmp_path: Path) -> None:
+def test_the_page_has_the_newest_row_of_each_fault_form_and_seed(tmp_path: Path) -> None:
     def row(fault: str, **fields: object) -> Row:
         usual = {"fault": fault, "details": [], "recall": 1.0, "recovery_s": 2.0, "short": True}
         return Row(**{**dict.fromkeys(Row.__struct_fields__, 0), **usual, **fields})  # type: ignore[arg-type]
@@ -70,6 +70,11 @@ def test_the_page_has_the_newest_row_of_each_fault(tmp_path: Path) -> None:
     report.write(tmp_path / report.NAME, [row("poison", requests=3, lost=1), row("worker_killed + poison")])
     page.write(tmp_path, tmp_path)
     text = (tmp_path / "faults.md").read_text()
+    report.write(tmp_path / report.NAME, [row("poison", seed=1)])
+    assert [(r.seed, r.lost) for r in report.read(tmp_path / report.NAME) if r.fault == "poison"] == [
+        (0, 1),
+        (1, 0),
+    ]
     assert "2 of 3 rows" in text
     table = [line.split(" | ") for line in text.splitlines() if line.startswith("| `")]
     assert [(cells[0], cells[3]) for cells in table] == [
