@@ -25,6 +25,7 @@ from schemas.topics import (
     Topic,
     named,
 )
+from schemas.verdicts import Finding
 from streams.kafka import read_to_end
 
 MOST_EXAMPLES = 3
@@ -82,8 +83,8 @@ async def check(
             if ("ce_type", TICK_TYPE) in record.headers:
                 continue  # moves the time of the lane that reads this topic
             value = record.value or b""
-            if topic is FINDINGS and _source_of(value) is not source:
-                continue  # another lane's
+            if topic is FINDINGS and source_of(msgspec.json.decode(value, type=Finding)) is not source:
+                continue  # another's
             identity = _identity(topic.name, record)
             contents[topic.name, identity].add(value)
             if (topic.name, identity, value) in expected:
@@ -149,12 +150,14 @@ def _identity(topic: str, record: Any) -> bytes:
     return bytes(record.key)
 
 
-def _source_of(value: bytes) -> Topic:
-    """What the lane that wrote this finding reads."""
-    finding = msgspec.json.decode(value)
-    if finding["detector"] == "feedback":
+def source_of(finding: Finding) -> Topic | None:
+    """What the lane that wrote this finding reads; None: no lane did, a router that was asked answers so."""
+    if finding.transplant is not None and finding.transplant.is_answer:
+        return None
+    if finding.detector == "feedback":
         return FEEDBACK
-    return FINDINGS if finding.get("campaign") else EVENTS
+    by_fleet = finding.campaign or (finding.detector == "discovery" and finding.kind != "trigger_candidate")
+    return FINDINGS if by_fleet else EVENTS
 
 
 def _differences(wanted: Sequence[bytes], value: bytes) -> str:
