@@ -60,17 +60,20 @@ class Store:
         return cls(settings.dsn, "" if settings.dsn else settings.path, settings.database)
 
     async def insert(self, table: Table, columns: Sequence[Sequence[Any]], token: str) -> None:
-        """Insert one block, given by columns in the table's order.
+        """Insert rows, given by columns in the table's order, as one block.
 
         The same block with the same token is taken once, within the table's deduplication window.
         """
-        await self._call(
-            "insert", table.name, columns, column_names=table.columns, column_type_names=table.types,
+        context = await self._call(
+            "create_insert_context", table.name, table.columns, column_type_names=table.types,
             column_oriented=True, settings={
                 "insert_deduplication_token": token,
                 "deduplicate_blocks_in_dependent_materialized_views": 1,
             },
         )  # fmt: skip
+        # The client cuts rows into blocks of 1 to 2 MB, and the engine takes a token's second block for a repeat.
+        context.req_block_size = len(columns[0])
+        await self._call("insert", data=columns, context=context)
 
     async def query(
         self, sql: str, parameters: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None

@@ -34,6 +34,8 @@ from streams.kafka import read_to_end
 LOCUSTFILES = Path(__file__).parents[1] / "locustfiles"
 ROOT = Path(__file__).parents[2]
 DRAIN_SECONDS = 600.0
+# On two cores the first minute of a cluster is its JVMs' compiler's: half a core each.
+WARM_SECONDS, WARM_GATEWAYS = 60, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +59,16 @@ class Ground:
 
 
 @contextlib.contextmanager
-def ground(nodes: int = 3) -> Iterator[Ground]:
-    """Brokers and the engine."""
+def ground() -> Iterator[Ground]:
+    """Brokers and the engine; the brokers have had load for so long that what they do most is compiled."""
     with (
         TemporaryDirectory(prefix="pointsman-load-") as folder,
-        KafkaCluster(1 if nodes == 1 else 3) as kafka,
+        KafkaCluster(3) as kafka,
         ClickHouseServer(Path(folder) / "clickhouse") as engine,
     ):
-        yield Ground(kafka, engine, Path(folder), Reckoner())
+        found = Ground(kafka, engine, Path(folder), Reckoner())
+        run(found, "steady", Plan(WARM_GATEWAYS, WARM_SECONDS, seed=0), Path(folder))
+        yield found
 
 
 @dataclass(slots=True)
