@@ -58,7 +58,7 @@ def _say(found: Report) -> None:
         if times is not None:
             click.echo(f"  event to {label:8} p50 {times.p50:,.0f}  p95 {times.p95:,.0f}  p99 {times.p99:,.0f} ms")
     recall = "-" if found.recall is None else f"{found.recall:.3f}"
-    click.echo(f"  recall {recall}, false alerts {found.false_alerts}, most lag {found.service.most_lag}")
+    click.echo(f"  recall {recall}, false alerts {found.false_alerts or 0}, most lag {found.service.most_lag}")
     used, by = found.service, found.generator
     click.echo(f"  drained after {used.drained_s} s; {used.cpu_us_per_request:,.0f} µs of CPU a request")
     behind = "SATURATED" if by.saturated else "kept pace"

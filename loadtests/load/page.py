@@ -58,7 +58,7 @@ def _row(report: Report) -> str:
         p99(report.alert_ms),
         p99(report.visible_ms),
         "-" if report.recall is None else f"{report.recall:.2f}",
-        str(report.false_alerts),
+        str(sum(report.false_alerts.values())),
         f"{report.service.most_lag.get('detect', 0):,}",
         f"{report.service.drained_s}",
         f"{wrong.lost}, {wrong.duplicated + wrong.unexpected}, {wrong.wrong_state}",

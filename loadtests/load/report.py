@@ -86,7 +86,7 @@ class Report(msgspec.Struct, kw_only=True):
     visible_ms: Times | None  # until ClickHouse answers with the row
     attacks: list[Detection]
     recall: float | None  # of planted requests, those flagged for what they are; None: none planted
-    false_alerts: int
+    false_alerts: dict[str, int]  # by name
     feedback: Feedback
     reckoning: Reckoning
     service: Service

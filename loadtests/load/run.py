@@ -5,6 +5,7 @@ import contextlib
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -169,7 +170,7 @@ async def _judge(
         visible_ms=report.times(generated.visible_s),
         attacks=alarms.detections,
         recall=_recall(generated, judged),
-        false_alerts=len(alarms.false),
+        false_alerts=dict(Counter(told.alert.alertname for told in alarms.false)),
         feedback=await _feedback(rig),
         reckoning=reckoning,
         service=report.service(raw.looks, reckoning.requests, raw.drained_s),

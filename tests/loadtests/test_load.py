@@ -64,7 +64,7 @@ def report(scenario: str) -> Report:
     return Report(
         scenario=scenario, seed=1, seconds=10.0, requests=1_000, requests_per_s=100.0, exact=True, verdict_ms=first,
         verdict_ms_by_group={}, verdict_ms_by_half=[first, second], alert_ms=None, visible_ms=second, attacks=[],
-        recall=None, false_alerts=0, reckoning=Reckoning(lost=3),
+        recall=None, false_alerts={}, reckoning=Reckoning(lost=3),
         feedback=Feedback(labels=0, refused=0, misled=0, loosened=0),
         service=service([Look(float(n), 0.0, 100.0 + n, 50, 9, {"detect": n}) for n in range(40)], 1_000, 1.5),
         generator=Generator(late_p99_ms=2.0, cpu_share=0.1, saturated=False, failed=0, errors={}),
