@@ -30,6 +30,8 @@ from streams.store import Store
 log = logging.getLogger(__name__)
 
 POLL_MS = 200
+FETCH_BYTES = 16 << 20  # that one look at a broker may bring
+BATCH_BYTES = 64 << 20  # of events, beyond which a batch is full: those of 1 MiB are as many as small ones
 STOP_SECONDS = 5.0  # for what is in flight when the lane is told to stop
 NAME = "history"
 
@@ -49,6 +51,7 @@ class Reader:
         self._health = health
         self._suffix = suffix
         self._batch: list[Record] = []
+        self._batch_bytes = 0
         self._batch_since = 0.0
         self._read_to: dict[TopicPartition, int] = {}  # next offset to take in hand
         self._inserting: asyncio.Task[None] | None = None
@@ -68,7 +71,7 @@ class Reader:
             isolation_level="read_committed",
             partition_assignment_strategy=(RangePartitionAssignor,),
             max_partition_fetch_bytes=4 << 20,
-            fetch_max_bytes=16 << 20,
+            fetch_max_bytes=FETCH_BYTES,
             max_poll_interval_ms=120_000,
         )
         await self._consumer.start()
@@ -107,6 +110,7 @@ class Reader:
             if not self._batch:
                 self._batch_since = asyncio.get_running_loop().time()
             self._batch += records
+            self._batch_bytes += sum(len(record.value or b"") for record in records)
             self._read_to[at] = records[-1].offset + 1
             self._stored_to.setdefault(at, records[0].offset)
         await self._advance()
@@ -122,7 +126,7 @@ class Reader:
     async def _advance(self) -> None:
         if self._inserting is not None and self._inserting.done():
             await self._finish()
-        full = len(self._batch) >= self._settings.batch_rows
+        full = len(self._batch) >= self._settings.batch_rows or self._batch_bytes >= BATCH_BYTES
         if self._inserting is None and self._batch:
             age = asyncio.get_running_loop().time() - self._batch_since
             if full or age >= self._settings.batch_seconds:
@@ -135,7 +139,7 @@ class Reader:
             self._consumer.resume(*assigned)
 
     def _begin(self) -> None:
-        batch, self._batch = self._batch, []
+        batch, self._batch, self._batch_bytes = self._batch, [], 0
         self._inserted_to = {}
         for record in batch:
             self._inserted_to[TopicPartition(record.topic, record.partition)] = record.offset + 1

@@ -16,12 +16,15 @@ from click.testing import CliRunner
 from loadtests.workers import Worker
 from schemas import topics
 from schemas.clickhouse import migrations
-from schemas.codec import encode
+from schemas.codec import Record, encode
 from schemas.topics import Topic, named
 from streams.cli import main
 from streams.embedded.clickhouse import ClickHouseServer
 from streams.embedded.kafka import KafkaCluster
+from streams.health import Health
+from streams.lanes import history
 from streams.migrations import migrate
+from streams.settings import ClickHouse
 from streams.store import Store
 from streams.topics import create_topics
 from tests import factories
@@ -173,3 +176,29 @@ def _lag(worker: Worker) -> float:
     with urllib.request.urlopen(worker.metrics_url, timeout=5) as answer:  # noqa: S310
         lines = answer.read().decode().splitlines()
     return sum(float(line.split()[-1]) for line in lines if line.startswith("pointsman_consumer_lag_messages{"))
+
+
+def test_a_batch_is_bounded_in_bytes_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one is being stored the next one fills: megabytes fill the memory before they are many rows."""
+    monkeypatch.setattr(history, "BATCH_BYTES", 1)
+    count, size = 40, 900_000
+    run.produce(topics.EVENTS, [factories.request(f"r{n}", f"p{n}", prompt_text="x" * size) for n in range(count)])
+    batches: list[Sequence[Record]] = []
+
+    async def insert(records: Sequence[Record]) -> None:
+        batches.append(records)
+        await asyncio.sleep(1.0)
+
+    async def work() -> None:
+        reader = history.Reader(insert, run.kafka.connection, ClickHouse(), Health(), run.suffix)
+        await reader.start()
+        reading = asyncio.create_task(reader.run())
+        async with asyncio.timeout(SECONDS):
+            while sum(map(len, batches)) < count:  # noqa: ASYNC110  the task reads
+                await asyncio.sleep(0.1)
+        await reader.stop()
+        await reading
+
+    asyncio.run(work())
+    heaviest = max(sum(len(record.value or b"") for record in batch) for batch in batches)
+    assert heaviest <= history.FETCH_BYTES, "no more than one look at the brokers brings"
