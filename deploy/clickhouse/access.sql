@@ -1,7 +1,7 @@
 -- Who may read and write Pointsman's history. Run it once, as an administrator, after `pointsman migrate`; the
 -- database is the one that you are in. Give each user one of the three roles:
---   pointsman_service   the history lane and `pointsman migrate`
---   pointsman_analyst   reads everything, under a quota
+--   pointsman_service   the history lane, `pointsman migrate` and `pointsman erase`
+--   pointsman_analyst   reads everything, under a quota, and keeps replays of the past
 --   pointsman_tenant    reads the rows of its own tenant: the user's name is the tenant's id
 
 CREATE ROLE IF NOT EXISTS pointsman_service;
@@ -10,6 +10,10 @@ CREATE ROLE IF NOT EXISTS pointsman_tenant;
 
 GRANT SELECT, INSERT, ALTER, CREATE, DROP ON * TO pointsman_service;
 GRANT SELECT ON * TO pointsman_analyst;
+GRANT INSERT, ALTER DELETE ON replay_runs TO pointsman_analyst;
+GRANT INSERT, ALTER DELETE ON replay_verdicts TO pointsman_analyst;
+GRANT INSERT, ALTER DELETE ON replay_findings TO pointsman_analyst;
+GRANT INSERT, ALTER DELETE ON replay_alerts TO pointsman_analyst;
 GRANT SELECT ON requests TO pointsman_tenant;
 GRANT SELECT ON routes TO pointsman_tenant;
 GRANT SELECT ON outcomes TO pointsman_tenant;
