@@ -117,7 +117,10 @@ def moment(text: str, now: datetime) -> datetime:
         return now
     if ago := _AGO.fullmatch(text):
         return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
-    found = datetime.fromisoformat(text)
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no time: `now`, so long ago as -24h, or as 2026-01-31T12:00:00Z") from None
     if found.tzinfo is None:
         raise ValueError("a time needs its zone, as 2026-01-31T12:00:00Z")
     return found.astimezone(UTC)

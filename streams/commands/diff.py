@@ -10,7 +10,7 @@ from streams.commands.brokers import json_option, print_json
 from streams.commands.config import config_option, load_settings
 from streams.commands.stores import on_store
 from streams.notifiers.text import inert, timestamp
-from streams.past.diff import Change, Difference, What, difference
+from streams.past.diff import LATENCY_S, Change, Difference, What, difference
 from streams.past.results import LIVE, UnknownRun
 from streams.store import Store
 
@@ -55,7 +55,8 @@ def _print(found: Difference) -> None:
     for detector, newly, no_longer in found.verdicts:
         click.echo(f"requests flagged by {detector or 'any detector'}: {newly} newly, {no_longer} no longer")
     if LIVE in (found.a, found.b):
-        click.echo("(live: with the thresholds, catalogue and state of the time)")
+        click.echo("(live: with the thresholds, catalogue and state of the time;"
+                   f" less than {LATENCY_S:.0f} s apart is the same time)")  # fmt: skip
 
 
 def _line(change: Change) -> str:

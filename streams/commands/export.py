@@ -23,7 +23,7 @@ def command(alert_id: str, out: Path | None, path: Path | None, as_json: bool) -
 
     A ZIP: the alert's states, findings, verdicts, reasons, events without text, thresholds, versions, the texts of
     the queries, the explanation, and a manifest of SHA-256 sums. Keep the seal elsewhere: `pointsman verify`
-    compares it.
+    compares it. A file that is there is not written over.
     """
     settings = load_settings(path)
     dossier = dossier_of(settings, alert_id)
@@ -31,7 +31,10 @@ def command(alert_id: str, out: Path | None, path: Path | None, as_json: bool) -
     data = pack(dossier, explanation, text(explanation), version("pointsman"))
     out = out or Path(f"{dossier.alert['alert_id']}.zip")
     try:
-        out.write_bytes(data)
+        with out.open("xb") as file:
+            file.write(data)
+    except FileExistsError as error:
+        raise click.ClickException(f"{out} is there: its seal may be known; give another --out") from error
     except OSError as error:
         raise click.ClickException(f"{out}: {error.strerror}") from error
     show(out, verify(data), as_json)

@@ -20,9 +20,12 @@ def command(file: Path, seal: str, as_json: bool) -> None:
     Without --seal it shows only that the parts fit together: whoever could write the file could have made it anew.
     """
     try:
-        show(file, verify(file.read_bytes(), seal), as_json)
+        found = verify(file.read_bytes(), seal)
     except BadEvidence as error:
         raise click.ClickException("\n".join(map(printable, error.problems))) from error
+    show(file, found, as_json)
+    if not (seal or as_json):
+        click.echo("it agrees with itself; that it is what was exported only --seal shows")
 
 
 def show(file: Path, found: Verified, as_json: bool) -> None:

@@ -84,7 +84,11 @@ async def gather(store: Store, alert_id: str) -> Dossier:
     states = await asker.rows("states", STATES, {"alert": alert_id})
     ids = {state["alert_id"] for state in states}
     if len(ids) != 1:
-        raise UnknownAlert(f"{'more than one' if ids else 'no'} alert {alert_id!r} in the history")
+        raise UnknownAlert(
+            f"alerts that begin with {alert_id!r}: {', '.join(sorted(ids)[:5])}{', ...' if len(ids) > 5 else ''}"
+            if ids
+            else f"no alert {alert_id!r} in the history"
+        )
     alert = states[-1]
     span = {"begins": alert["starts_at"], "ends": alert["last_seen"]}
     labels, values = _labels(alert["labels"])

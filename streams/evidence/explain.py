@@ -108,7 +108,8 @@ def _known_trigger(row: Row) -> str:
         what = "" if row["stage"] == "lexical" else "words of "
         return (
             f"The prompt holds {what}{entry}: they would stand together by chance in one prompt of"
-            f" 2^{row['score']:.0f} ({row['score']:.1f} bits), and {row['threshold']:.4g} bits flag; {row['note']}"
+            f" 2^{row['score']:.0f} ({row['score']:.1f} bits), and"
+            f" {row['threshold']:.4g} flag in a catalogue of that size; {row['note']}"
         )
     return (
         f"A stretch of the prompt means what {entry} means: their likeness is {row['score']:.2f} of 1,"

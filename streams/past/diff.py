@@ -10,6 +10,9 @@ from streams.past.results import LIVE, Fired, Flips, find_run, fired, flips
 from streams.past.run import Run
 from streams.store import Store
 
+# The times of what was said live are when its findings reached the fleet lane; a replay's, when they were made.
+LATENCY_S = 5.0
+
 What = Literal["new", "lost", "earlier", "later"]
 
 
@@ -34,7 +37,7 @@ class Difference(msgspec.Struct, kw_only=True):
     begins: datetime
     ends: datetime
     changes: list[Change]
-    same: int  # identities that fired at the same time
+    same: int  # identities that fired at the same time; against `live`, within its latency
     verdicts: list[Flips]
     pins: dict[str, tuple[str, str]]  # what the runs were pinned to, where that differs
     unlike: list[str]
@@ -56,7 +59,7 @@ async def difference(store: Store, a: str, b: str) -> Difference:
         raise ValueError("the two replays have no time in common")
     ids = [runs[name].run_id if name in runs else LIVE for name in (a, b)]
     sides = [await fired(store, name, begins, ends) for name in ids]
-    found, same = changes(*sides)
+    found, same = changes(sides[0], sides[1], LATENCY_S if LIVE in ids else 0.0)
     pins, unlike = _pins(list(runs.values())) if len(runs) == 2 else ({}, [])
     return Difference(
         a=ids[0], b=ids[1], begins=begins, ends=ends, changes=found, same=same,
@@ -64,23 +67,23 @@ async def difference(store: Store, a: str, b: str) -> Difference:
     )  # fmt: skip
 
 
-def changes(a: Sequence[Fired], b: Sequence[Fired]) -> tuple[list[Change], int]:
-    """New, lost, earlier and later identities, by time; and how many are the same."""
+def changes(a: Sequence[Fired], b: Sequence[Fired], within_s: float = 0.0) -> tuple[list[Change], int]:
+    """New, lost, earlier and later identities, by time; and how many are the same, or no further apart."""
     before, after = ({one.fingerprint: one for one in side} for side in (a, b))
     found = [
         change
         for identity in before.keys() | after.keys()
-        if (change := _change(before.get(identity), after.get(identity)))
+        if (change := _change(before.get(identity), after.get(identity), within_s))
     ]
     found.sort(key=lambda change: (change.fired_b or change.fired_a, change.fingerprint))
     return found, len(before.keys() | after.keys()) - len(found)
 
 
-def _change(old: Fired | None, new: Fired | None) -> Change | None:
+def _change(old: Fired | None, new: Fired | None, within_s: float) -> Change | None:
     if (shown := new or old) is None:
         raise AssertionError("it is of one side at least")
     seconds = (new.fired_at - old.fired_at).total_seconds() if old and new else None
-    if seconds == 0:
+    if seconds is not None and abs(seconds) <= within_s:
         return None
     what: What = ("new" if new else "lost") if seconds is None else "earlier" if seconds < 0 else "later"
     return Change(

@@ -91,6 +91,8 @@ def test_every_alert_can_be_explained(past: Past) -> None:
 def test_an_unknown_alert(past: Past) -> None:
     shown = command(past, "explain", "nothing")
     assert (shown.exit_code, shown.output) == (1, "Error: no alert 'nothing' in the history\n")
+    several = command(past, "explain", "")
+    assert (several.exit_code, alert_of(past, "known_trigger") in several.output) == (1, True)
 
 
 def exported(past: Past, folder: Path, name: str = "known_trigger") -> tuple[Path, dict[str, Any]]:
@@ -116,9 +118,19 @@ def test_an_export_holds_everything_and_verifies(past: Past, tmp_path: Path) -> 
 
     verified = json.loads(command(past, "verify", str(path), "--seal", told["seal"], "--json").output)
     assert verified == {**told, "file": str(path)}
+    assert "only --seal shows" in command(past, "verify", str(path)).output
+    assert "only --seal shows" not in command(past, "verify", str(path), "--seal", told["seal"]).output
     wrong = command(past, "verify", str(path), "--seal", "0" * 64)
     assert wrong.exit_code == 1
     assert f"the seal is {told['seal']}, not" in wrong.output
+
+
+def test_evidence_is_not_written_over(past: Past, tmp_path: Path) -> None:
+    path, _ = exported(past, tmp_path)
+    data = path.read_bytes()
+    again = command(past, "export", alert_of(past, "known_trigger"), "--out", str(path))
+    assert (again.exit_code, path.read_bytes()) == (1, data)
+    assert "is there" in again.output
 
 
 def rewritten(data: bytes, change: Callable[[dict[str, bytes]], None]) -> bytes:

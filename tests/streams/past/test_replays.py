@@ -19,6 +19,8 @@ from schemas.topics import EVENTS, THRESHOLDS, named
 from streams.cli import main
 from streams.embedded.clickhouse import ClickHouseServer
 from streams.embedded.kafka import KafkaCluster
+from streams.past.diff import LATENCY_S, changes
+from streams.past.results import Fired
 from streams.replay import Result
 from streams.topics import create_topics
 from tests.streams.a_day import DAY, MINUTE_MS, NOW_MS, Past, judged, lived
@@ -102,6 +104,17 @@ def test_history_gives_what_was_said_and_a_changed_threshold_is_tried_on_it(
     assert [found["run_id"] for found in past.run("replay", "--list")] == [loose["run_id"], run["run_id"]]
 
 
+def test_what_fired_live_a_moment_later_is_no_difference() -> None:
+    moment = datetime(2026, 1, 31, 12, tzinfo=UTC)
+    live = [Fired("a", "known_trigger", "critical", {}, moment + timedelta(seconds=LATENCY_S), 1)]
+    replayed = [Fired("a", "known_trigger", "critical", {}, moment, 1)]
+    assert changes(live, replayed, LATENCY_S) == ([], 1)
+    ((change,), same) = changes(live, replayed)
+    assert (change.what, change.seconds, same) == ("earlier", -LATENCY_S, 0)
+    late = [replayed[0]._replace(fired_at=moment - timedelta(seconds=1))]
+    assert [change.what for change in changes(live, late, LATENCY_S)[0]] == ["earlier"]
+
+
 def test_a_lower_threshold_finds_what_its_recorded_score_shows(past: Past, said: Result, tmp_path: Path) -> None:
     past.store(lived(said))
     (run,) = past.run("replay", *window(), "--source", "history")
@@ -126,6 +139,7 @@ def test_what_is_wrong_is_said(past: Past, tmp_path: Path) -> None:
     assert "no brokers" in past.fails("replay", *window())
     assert "no run 'abc'" in past.fails("diff", "abc", "live")
     assert "one of the two must be a replay" in past.fails("diff", "live", "live")
+    assert "'1h' is no time: `now`" in past.fails("replay", "--from", "1h")
     assert "a time needs its zone" in past.fails("replay", "--from", "2026-01-01T00:00:00")
 
 
