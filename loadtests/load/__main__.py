@@ -20,15 +20,15 @@ from loadtests.load.scenarios import SCENARIOS
 @click.command()
 @click.argument("scenarios", nargs=-1, type=click.Choice([*SCENARIOS, "all"]))
 @click.option("--gateways", type=int, help="Locust users of 50 requests a second each; the scenario's by default.")
-@click.option("--seconds", default=60, show_default=True, help="Of load.")
+@click.option("--seconds", type=int, help="Of load; the scenario's by default.")
 @click.option("--seed", type=int, help="Drawn and printed by default.")
 @click.option("--attack-ratio", type=float, help="Planted requests an ordinary one; the scenario's by default.")
 @click.option("--page", "only_page", is_flag=True, help="Only write docs/load-figures.md from the reports.")
 @click.option("--out", default=".load", show_default=True, type=click.Path(file_okay=False, path_type=Path))
 @click.option("--docs", default="docs", show_default=True, type=click.Path(file_okay=False, path_type=Path))
 def main(
-    scenarios: tuple[str, ...], gateways: int | None, seconds: int, seed: int | None, attack_ratio: float | None,
-    only_page: bool, out: Path, docs: Path,
+    scenarios: tuple[str, ...], gateways: int | None, seconds: int | None, seed: int | None,
+    attack_ratio: float | None, only_page: bool, out: Path, docs: Path,
 ) -> None:  # fmt: skip
     """Put load on the whole service."""
     if only_page:
@@ -42,7 +42,8 @@ def main(
     failed = False
     with ground() as where:
         for name in names:
-            plan = Plan(gateways or SCENARIOS[name].gateways, seconds, seed, attack_ratio)
+            scenario = SCENARIOS[name]
+            plan = Plan(gateways or scenario.gateways, seconds or scenario.seconds, seed, attack_ratio)
             found, raw = run(where, name, plan, out)
             (out / f"{name}.json").write_bytes(msgspec.json.format(msgspec.json.encode(found)) + b"\n")
             if name == "saturation":

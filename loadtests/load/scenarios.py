@@ -34,6 +34,7 @@ class Scenario(NamedTuple):
     attack_ratio: float = 0.01
     disturb: Callable[[Scene], None] | None = None
     gateways: int = 4
+    seconds: int = 60
     is_long: bool = False  # left out of `all`
     must_be_flat: bool = False  # memory, file handles and threads of the workers, in the second half
     settings: Mapping[str, str] = MappingProxyType({})  # of the workers
@@ -67,9 +68,11 @@ def _storm(scene: Scene) -> None:
 SCENARIOS = MappingProxyType(
     {
         "steady": Scenario("a fleet's ordinary traffic", "steady"),
-        "burst_escalation": Scenario("one caller's wallet attack in a burst of all", "burst_escalation"),
+        # Long enough that a caller, and the windows that usually come back, have a past when the attack begins.
+        "burst_escalation": Scenario("one caller's wallet attack in a burst of all", "burst_escalation",
+                                     gateways=6, seconds=300),
         "trigger_campaign": Scenario("a catalogued trigger in a tenth of it", "trigger_campaign", 0.1),
-        "unseen_campaign": Scenario("a gadget grown just now in a twentieth of it", "unseen_campaign", 0.05),
+        "unseen_campaign": Scenario("a gadget grown just now in a hundredth of it", "unseen_campaign", seconds=300),
         "poison_feedback": Scenario("labels of tickets that nobody drew", "poison_feedback", 0.02,
                                     settings={"POINTSMAN_FEEDBACK_KEY": "signs tickets of load tests",
                                               "POINTSMAN_FEEDBACK_MODE": "active"}),
@@ -79,6 +82,7 @@ SCENARIOS = MappingProxyType(
         "rebalance_storm": Scenario("workers come and go all the time", "steady", 0.01, _storm),
         "saturation": Scenario("steps of load until it is too much", "saturation", 0.0, gateways=10),
         "overload": Scenario("more than it can do, then a pause: what becomes of it", "overload", 0.01),
-        "soak": Scenario("the same for long: nothing may grow", "steady", 0.002, is_long=True, must_be_flat=True),
+        "soak": Scenario("the same for long: nothing may grow", "steady", 0.002,
+                         seconds=3_600, is_long=True, must_be_flat=True),
     }
 )  # fmt: skip

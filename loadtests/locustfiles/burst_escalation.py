@@ -8,6 +8,7 @@ class BurstEscalation(Gateway):
     """One caller among all escalates."""
 
     attack = "wallet"
+    attacked = (0.4, 0.65)  # in the burst
 
 
 class Burst(Shape):

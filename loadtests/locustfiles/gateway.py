@@ -59,6 +59,7 @@ class Gateway(User):
     abstract = True
     rate: ClassVar[float] = 50.0
     attack: ClassVar[str] = "known"  # the campaign that --attack-ratio plants
+    attacked: ClassVar[tuple[float, float]] = (0.3, 0.8)  # from when to when, as shares of the run
 
     _scripts: ClassVar[deque[Sequence[Due]]] = deque()
     _meter: ClassVar[Meter]
@@ -71,13 +72,13 @@ class Gateway(User):
 
     @classmethod
     def attacks(cls, making: Making, number: int) -> list[Ask]:
-        """Attacks among it, in its middle: a share of `--attack-ratio`, from the first gateway."""
+        """Attacks among it, while it is `attacked`: a share of `--attack-ratio`, from the first gateway."""
         gateways = int(making.options.num_users or 1)
         planted = int(making.options.attack_ratio * cls.rate * making.seconds * gateways)
         if number or not planted:
             return []
-        start, span = 0.3 * making.seconds, 0.5 * making.seconds
-        return plant(cls.attack, making.fleet, making.router, start, span, planted)
+        start, end = (share * making.seconds for share in cls.attacked)
+        return plant(cls.attack, making.fleet, making.router, start, end - start, planted)
 
     @classmethod
     def due(cls, making: Making, number: int, asks: list[Ask], whose: str = "") -> tuple[list[Due], list[Attack]]:

@@ -7,3 +7,4 @@ class UnseenCampaign(Gateway):
     """A campaign with an unseen trigger."""
 
     attack = "unseen"
+    attacked = (0.6, 0.9)  # what comes back before is the fleet's usual
