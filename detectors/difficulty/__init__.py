@@ -62,7 +62,7 @@ class Difficulty:
     """A StreamDetector. Judges at the verdict, where the route says a score."""
 
     name = "difficulty"
-    version = "2"
+    version = "3"
     kinds = ("spoofed_difficulty", "tier_contradiction", "caller_threshold", "boundaries_changed")
 
     def __init__(
@@ -73,7 +73,7 @@ class Difficulty:
         principals: int = PRINCIPALS,
     ) -> None:
         self._thresholds = thresholds
-        self._models = Keyed("m/", versions, RouterModel.pack, RouterModel)
+        self._models = Keyed("r/", versions, RouterModel.pack, RouterModel)
         self._boundaries = Keyed("b/", routers, bytes, bytes)
         self._habits = Keyed("p/", principals, bytes, bytes)
         self._taken: _Taken | None = None
@@ -160,7 +160,7 @@ class Difficulty:
                 if answer is None:  # what contradicts itself has been said: it is no habit beside
                     habit = self._habit_of(case)
                     habit.add(-residual, prompt.likeness)
-                    answer = self._spoofed(residual, habit.low)
+                    answer = self._spoofed(-residual / model.tail, habit.low)
         return _Taken(case, key, x, residual, habit, answer)
 
     def _free(self, route: Route, score: float | None, model: RouterModel | None) -> Reason | None:
@@ -187,14 +187,14 @@ class Difficulty:
                 return self._reason("caller_threshold", passing, limit, "up")
         return None
 
-    def _spoofed(self, residual: float, low: float) -> Answer:
+    def _spoofed(self, below: float, low: float) -> Answer:
         """By the score alone, or as one more of a habit: said on one scale, that of the score alone."""
         limit, habit = self._thresholds["difficulty.spoofed"], self._thresholds["difficulty.habit"]
-        if low >= habit and -residual < limit:
+        if low >= habit and below < limit:
             return self._reason("spoofed_difficulty", limit * low / habit, limit, "down", stage="habit")
-        if -residual < min(NEAR * limit, self._thresholds.strictest("difficulty.spoofed")):
-            return -residual
-        return self._reason("spoofed_difficulty", -residual, limit, "down")
+        if below < min(NEAR * limit, self._thresholds.strictest("difficulty.spoofed")):
+            return below
+        return self._reason("spoofed_difficulty", below, limit, "down")
 
     def _reason(
         self,

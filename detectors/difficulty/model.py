@@ -22,8 +22,8 @@ MOST_OF_ONE = 32  # so many at most are of one principal
 LEAST_SPREAD = 0.1
 MOST_LOW = 200  # more low cases than others by this: the router has changed, and its model begins anew
 
-_HEAD = struct.Struct("<2d3IH")
-_TENTH = -NormalDist().inv_cdf(0.1)
+_HEAD = struct.Struct("<3d3IH")
+_TENTH, _HUNDREDTH = (-NormalDist().inv_cdf(share) for share in (0.1, 0.01))
 _NORMAL = [NormalDist().inv_cdf((half + 1) / (2 * REFERENCE + 2)) for half in range(2 * REFERENCE + 1)]
 
 
@@ -31,7 +31,7 @@ class RouterModel:
     """About 37 kB packed. A version of a router is a fixed function, so that nothing is forgotten."""
 
     def __init__(self, value: bytes | None = None) -> None:
-        self.middle = self.tenth = 0.0  # of the residuals: their median and 10 % quantile
+        self.middle = self.tenth = self.hundredth = 0.0  # of the residuals: median, 10 % and 1 % quantile
         self.learnt = self.low = 0
         self._turn = 0
         self._reference: list[float] = []
@@ -42,11 +42,12 @@ class RouterModel:
 
     def pack(self) -> bytes:
         """Packed little-endian; `RouterModel(value)` restores it exactly."""
-        head = _HEAD.pack(self.middle, self.tenth, self.learnt, self.low, self._turn, len(self._reference))
+        quantiles, known = (self.middle, self.tenth, self.hundredth), len(self._reference)
+        head = _HEAD.pack(*quantiles, self.learnt, self.low, self._turn, known)
         return head + array("d", self._reference).tobytes() + self._learners.tobytes() + self._regression.pack()
 
     def _unpack(self, value: bytes) -> None:
-        self.middle, self.tenth, self.learnt, self.low, self._turn, known = _HEAD.unpack_from(value)
+        self.middle, self.tenth, self.hundredth, self.learnt, self.low, self._turn, known = _HEAD.unpack_from(value)
         at = _HEAD.size
         self._reference = list(struct.unpack_from(f"<{known}d", value, at))
         at += 8 * known
@@ -69,8 +70,19 @@ class RouterModel:
 
     def residual(self, score: float, x: Vector) -> float:
         """How far the score is above (below: negative) what `x` gets, in robust standard deviations."""
-        spread = max(LEAST_SPREAD, self.middle - self.tenth) / _TENTH
-        return (self._normal(score) - self._regression.predict(x) - self.middle) / spread
+        return (self._normal(score) - self._regression.predict(x) - self.middle) / self._spread
+
+    @property
+    def tail(self) -> float:
+        """How much farther than a normal's the lower tail of the residuals reaches; 1: no farther.
+
+        It does where few callers have taught the model: another's one topic is then far below what it expects.
+        """
+        return max(1.0, (self.middle - self.hundredth) / _HUNDREDTH / self._spread)
+
+    @property
+    def _spread(self) -> float:
+        return max(LEAST_SPREAD, self.middle - self.tenth) / _TENTH
 
     def wants(self, event_id: str) -> bool:
         """Whether this case is one to learn: fewer as more are known. Not for the sender to choose."""
@@ -92,6 +104,7 @@ class RouterModel:
         step = max(0.002, 0.5 / math.sqrt(self.learnt + 1))
         self.middle += step * (0.5 - (error < self.middle))
         self.tenth += step * (0.1 - (error < self.tenth))
+        self.hundredth += 10 * step * (0.01 - (error < self.hundredth))  # ten times as rare, so as fast
         self._regression.learn(x, y)
         self.learnt += 1
 

@@ -74,6 +74,22 @@ def test_a_habit_of_scores_too_low_is_found_though_none_is_by_itself(trained: Di
     assert found[-5:] == ["habit"] * 5
 
 
+def test_a_model_of_heavy_tails_calls_no_single_score_forged() -> None:
+    """Few callers of one topic each: one in 25 of what is learnt is as far off as a forged score."""
+    detector, rng = Difficulty(Thresholds()), random.Random(3)
+    for i in range(REFERENCE + READY + 500):
+        case = prompt_case(i, rng, score=0.01 if rng.random() < 0.04 else None)
+        detector.score(case)
+        detector.learn(case, flagged=False)
+    forged, body = [], []
+    for i in range(300):
+        case = prompt_case(i, rng, score=0.01)
+        forged += [*kinds(detector.score(case))]
+        body.append(-(detector.residual(case) or 0.0))
+    assert max(body) > Thresholds()["difficulty.spoofed"], "by the middle of the residuals alone it would be"
+    assert forged == []
+
+
 def test_what_contradicts_itself_is_said_as_that_and_is_no_habit(trained: Difficulty) -> None:
     detector, rng = Difficulty(Thresholds()), random.Random(12)
     for key, value in trained.snapshot().items():
