@@ -1,9 +1,10 @@
 """The flag thresholds in force: shipped defaults, overlaid by updates that the feedback lane has approved."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from types import MappingProxyType
 
-from schemas.thresholds import looser
+from schemas.thresholds import FROZEN, IN_FORCE, ROUTING, ThresholdScope, ThresholdUpdate, looser, value_at
 
 # What ships: each was set on development splits by `make eval` (docs/detectors has the tables).
 # Higher is looser, but for those that `schemas.thresholds.looser` names.
@@ -77,6 +78,17 @@ class Thresholds:
     def __getitem__(self, name: str) -> float:
         return self._values[name]
 
+    @property
+    def own(self) -> Mapping[tuple[str, str], float]:
+        """Tenants' own values, by name and tenant."""
+        return self._own
+
+    def over(self, values: Mapping[str, float]) -> "Thresholds":
+        """Another object with these values over the fleet's; tenants keep their own."""
+        made = Thresholds(version=self.version)
+        made.swap({**self._values, **values}, self.version, self._own)
+        return made
+
     def of(self, name: str, tenant_id: str) -> float:
         """A tenant's: its own where that is stricter than the fleet's."""
         fleet = self._values[name]
@@ -106,3 +118,42 @@ class Thresholds:
             strictest[name] = strictest[name] if looser(name, value, strictest[name]) else value
         self._strictest = strictest
         self.version = version
+
+
+class Links:
+    """The link in force of each threshold, of links that come in any order, and how to judge by them."""
+
+    def __init__(self) -> None:
+        self.in_force: dict[tuple[str, ThresholdScope], ThresholdUpdate] = {}
+        self._judged_by: dict[tuple[str, str], ThresholdUpdate] = {}  # by parameter, and tenant or "" for all
+        self._version = 0
+
+    def take(self, update: ThresholdUpdate) -> None:
+        """Take over a link: proposals, and copies of old links, which must not bring a value back, change nothing.
+
+        Raises:
+            KeyError: it is in force, for a parameter that no detector reads.
+        """
+        name, scope = (update.parameter, update.scope), update.scope
+        if update.mode not in IN_FORCE:
+            return
+        if name in self.in_force and update.version <= self.in_force[name].version:
+            return
+        self.in_force[name] = update
+        if update.parameter in (FROZEN, *ROUTING) or scope.route or scope.category:
+            return  # what workers do not judge by
+        if update.parameter not in DEFAULTS:
+            raise KeyError(f"no such threshold: {update.parameter}")
+        self._judged_by[update.parameter, scope.tenant_id] = update
+        self._version = max(self._version, update.version)
+
+    def swap_into(self, thresholds: Thresholds, now: datetime) -> datetime | None:
+        """Have it judge by the links as of `now`; returns when the first override ends, which calls for another."""
+        links = dict(self._judged_by)
+        values = {name: value_at(link, now) for name, link in links.items()}
+        fleet = {parameter: value for (parameter, tenant), value in values.items() if not tenant}
+        own = {name: value for name, value in values.items() if name[1]}
+        thresholds.swap(fleet, self._version, own)
+        return min(
+            (link.expires_at for link in links.values() if link.expires_at and link.expires_at > now), default=None
+        )

@@ -18,10 +18,10 @@ from mode import Service
 
 from detectors.catalogue import SHIPPED, read_records
 from detectors.panel import PromptPanel
-from detectors.thresholds import DEFAULTS
+from detectors.thresholds import DEFAULTS, Links
 from schemas.codec import InvalidRecord, Record, decode
 from schemas.signatures import link_problem
-from schemas.thresholds import FROZEN, IN_FORCE, ROUTING, ThresholdScope, ThresholdUpdate, value_at
+from schemas.thresholds import ThresholdUpdate
 from schemas.topics import THRESHOLDS, TRIGGERS, named
 from schemas.triggers import Trigger
 from streams import metrics
@@ -40,11 +40,13 @@ class InForce:
         """`update_keys`: what threshold updates are signed with; None: who may write the topic is believed."""
         self._panel = panel
         self._records = read_records(SHIPPED)
-        self._judged_by: dict[tuple[str, str], ThresholdUpdate] = {}  # by parameter, and tenant or "" for all
+        self._links = Links()
         self._next_end = math.inf  # when the first of them ends that had not at the last swap, seconds since 1970
-        self.links: dict[tuple[str, ThresholdScope], ThresholdUpdate] = {}
         self._update_keys = update_keys
-        self._version = 0
+
+    def links(self) -> list[ThresholdUpdate]:
+        """The link in force of each threshold that was ever moved, by version."""
+        return sorted(self._links.in_force.values(), key=lambda link: link.version)
 
     def take_trigger(self, record: Record) -> None:
         """Take over a record of the catalogue's topic, a tombstone too."""
@@ -66,17 +68,10 @@ class InForce:
         if self._update_keys is not None and (problem := link_problem(update, self._update_keys)):
             log.error("threshold update left out: %s", problem)
             return
-        name, scope = (update.parameter, update.scope), update.scope
-        if update.mode not in IN_FORCE or (name in self.links and update.version <= self.links[name].version):
-            return  # a proposal, or a copy of an old link, which must not bring its value back
-        self.links[name] = update
-        if update.parameter in (FROZEN, *ROUTING) or scope.route or scope.category:
-            return  # what workers do not judge by
-        if update.parameter not in DEFAULTS:
-            log.error("threshold update %s names no parameter of ours: left out", update.update_id)
-            return
-        self._judged_by[update.parameter, scope.tenant_id] = update
-        self._version = max(self._version, update.version)
+        try:
+            self._links.take(update)
+        except KeyError as error:
+            log.error("threshold update %s left out: %s", update.update_id, error.args[0])
 
     def swap(self) -> None:
         """Have the panel judge by it. Building an index takes its time, in which the old one judges."""
@@ -84,13 +79,8 @@ class InForce:
         if catalogue.triggers != self._panel.catalogue.triggers:
             self._panel.swap_catalogue(catalogue)
             log.info("catalogue %d: %d triggers", catalogue.version, len(catalogue))
-        now, links = datetime.now(UTC), dict(self._judged_by)
-        ends = [link.expires_at for link in links.values() if link.expires_at is not None and link.expires_at > now]
-        self._next_end = min(ends).timestamp() if ends else math.inf
-        values = {name: value_at(link, now) for name, link in links.items()}
-        fleet = {parameter: value for (parameter, tenant), value in values.items() if not tenant}
-        own = {name: value for name, value in values.items() if name[1]}
-        self._panel.thresholds.swap(fleet, self._version, own)
+        end = self._links.swap_into(self._panel.thresholds, datetime.now(UTC))
+        self._next_end = math.inf if end is None else end.timestamp()
 
     def seconds_left(self) -> float:
         """Until a swap is due though nothing comes, because an override ends; infinite where none does."""
@@ -118,7 +108,7 @@ class Control(Service):
 
     def links(self) -> list[ThresholdUpdate]:
         """The link in force of each threshold that was ever moved, by version."""
-        return sorted(self._in_force.links.values(), key=lambda link: link.version)
+        return self._in_force.links()
 
     async def on_start(self) -> None:
         """Read both topics to their end: the first verdict is by what is in force."""

@@ -47,7 +47,7 @@ def text(found: Explanation) -> str:
     lines = [found.headline, "", "Why"]
     lines += [f"- {sentence.text}" for sentence in found.why]
     lines += ["", f"In force: thresholds {found.thresholds_version}, catalogue {found.catalogue_version}"]
-    lines += [f"  {name} = {value:g}" for name, value in found.thresholds.items()]
+    lines += [f"  {inert(name)} = {value:g}" for name, value in found.thresholds.items()]
     lines += ["", "Requests"]
     for request in found.requests:
         scores = " ".join(f"{inert(name)}={score:.4g}" for name, score in sorted(request["scores"].items()))

@@ -1,6 +1,6 @@
 """Everything that the history has on one alert: words of ours, numbers, hashes and names; no text of a prompt."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -57,7 +57,7 @@ class Dossier(msgspec.Struct, kw_only=True):
     routes: list[Row]
     outcomes: list[Row]
     threshold_updates: list[Row]  # up to the alert's last finding
-    thresholds: dict[str, float]  # in force at its last finding
+    thresholds: dict[str, float]  # in force at its last finding; a tenant's own as "parameter tenant"
     versions: dict[str, Any]
     queries: dict[str, dict[str, Any]]
 
@@ -106,17 +106,21 @@ async def gather(store: Store, alert_id: str) -> Dossier:
     updates = await asker.rows("threshold_updates", THRESHOLDS, {"ends": span["ends"]})
     return Dossier(
         alert=alert, states=states, findings=findings, **of_requests, threshold_updates=updates,
-        thresholds=in_force(updates), versions=_versions(alert, findings, of_requests), queries=asker.queries,
+        thresholds=in_force(updates, {tenant for tenant, _, _ in keys}),
+        versions=_versions(alert, findings, of_requests), queries=asker.queries,
     )  # fmt: skip
 
 
-def in_force(updates: Sequence[Row]) -> dict[str, float]:
-    """The thresholds of the whole fleet after these updates, over those that ship."""
+def in_force(updates: Sequence[Row], tenants: Collection[str]) -> dict[str, float]:
+    """The fleet's thresholds after these updates, over those that ship, and (`parameter tenant`) tenants' own."""
     values = dict(DEFAULTS)
     for update in updates:
-        scoped = update["tenant_id"] or update["route"] or update["category"]
-        if update["mode"] in IN_FORCE and not scoped and update["parameter"] in values:
-            values[update["parameter"]] = update["new_value"]
+        parameter, tenant = update["parameter"], update["tenant_id"]
+        of_routes = update["route"] or update["category"]
+        if update["mode"] not in IN_FORCE or of_routes or parameter not in DEFAULTS:
+            continue
+        if not tenant or tenant in tenants:
+            values[f"{parameter} {tenant}".rstrip()] = update["new_value"]
     return values
 
 

@@ -6,12 +6,14 @@ prompt (`RECORDED`). A score that lies far below its threshold was recorded with
 threshold finds the request, but not the trigger or window that it was about; a changed catalogue finds nothing.
 """
 
+import contextlib
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import msgspec
 
+from detectors.audited import AUDITED
 from detectors.budget import Grant
 from detectors.contract import Answer, Case, PromptFacts, StreamDetector
 from detectors.custody.rules import Rules
@@ -19,13 +21,13 @@ from detectors.panel import PromptPanel
 from detectors.processor import Record
 from detectors.registry import stream_detectors
 from detectors.text import PromptBatch
-from detectors.thresholds import DEFAULTS, Thresholds
+from detectors.thresholds import Links, Thresholds
 from schemas.codec import encode
 from schemas.erasures import Erasures
 from schemas.events import AnyEvent, CounterfactualScore, Outcome, Request, Route
-from schemas.thresholds import IN_FORCE
 from schemas.topics import EVENTS
 from schemas.verdicts import Reason
+from streams import chain
 from streams.past.run import Run, Window, at, ms
 from streams.replay import FileRecord
 from streams.store import Store
@@ -106,7 +108,7 @@ class _Recorded:
 class RecordedPanel(PromptPanel):
     """Gives the prompt detectors' recorded answers, weighed by the thresholds of this run."""
 
-    def __init__(self, thresholds: Thresholds, base: Mapping[str, float], memory: Memory) -> None:
+    def __init__(self, thresholds: Thresholds, base: Thresholds, memory: Memory) -> None:
         """`base`: what was in force."""
         self.thresholds = thresholds
         self.detectors = [_Recorded(name) for name in PROMPT]
@@ -115,12 +117,12 @@ class RecordedPanel(PromptPanel):
 
     def facts(self, requests: Sequence[Request], grant: Grant | None = None) -> list[PromptFacts]:
         """See `PromptPanel`; a request without a recorded verdict cannot be judged."""
-        return [self._fact(self._memory.of(request)) for request in requests]
+        return [self._fact(request.tenant_id, self._memory.of(request)) for request in requests]
 
-    def _fact(self, said: Said | None) -> PromptFacts:
+    def _fact(self, tenant_id: str, said: Said | None) -> PromptFacts:
         if said is None:
             return PromptFacts(unable=list(PROMPT), thresholds_version=self.thresholds.version)
-        answers = {name: weigh(said, name, self.thresholds, self._base) for name in PROMPT}
+        answers = {name: weigh(said, name, tenant_id, self.thresholds, self._base) for name in PROMPT}
         return PromptFacts(
             scores={name: said.scores[name] for name in PROMPT if name in said.scores},
             reasons=[answer for answer in answers.values() if isinstance(answer, Reason)],
@@ -136,7 +138,7 @@ class RecordedDetector:
 
     kinds = ()
 
-    def __init__(self, name: str, thresholds: Thresholds, base: Mapping[str, float], memory: Memory) -> None:
+    def __init__(self, name: str, thresholds: Thresholds, base: Thresholds, memory: Memory) -> None:
         self.name = name
         self.version = "recorded"
         self._thresholds = thresholds
@@ -149,7 +151,8 @@ class RecordedDetector:
         if case.outcome is not None or (case.request.principal_hash, case.request.event_id) == self._given:
             return None
         said = self._memory.of(case.request)
-        return weigh(said, self.name, self._thresholds, self._base) if said else None
+        tenant_id = case.request.tenant_id
+        return weigh(said, self.name, tenant_id, self._thresholds, self._base) if said else None
 
     def learn(self, case: Case, flagged: bool) -> None:
         """Remember whom it answered last: a further route of the same request is no further verdict."""
@@ -169,7 +172,7 @@ class RecordedDetector:
 
 
 def recorded_detectors(
-    thresholds: Thresholds, rules: Rules, base: Mapping[str, float], memory: Memory
+    thresholds: Thresholds, rules: Rules, base: Thresholds, memory: Memory
 ) -> list[StreamDetector]:
     """The stream detectors in their order, those that need text replaced by what they said."""
     return [
@@ -178,20 +181,22 @@ def recorded_detectors(
     ]
 
 
-def weigh(said: Said, name: str, thresholds: Thresholds, base: Mapping[str, float]) -> Answer:
-    """A detector's recorded answer against the thresholds of this run; None: it could not judge."""
+def weigh(said: Said, name: str, tenant_id: str, thresholds: Thresholds, base: Thresholds) -> Answer:
+    """A detector's recorded answer against the tenant's thresholds of this run; None: it could not judge."""
     score = said.scores.get(name)
     if score is None:
         return None
     reason = next((reason for reason in said.reasons if reason.detector == name), None)
     if reason is None:
-        return _from_far_below(name, score, thresholds, base)
+        return _from_far_below(name, score, tenant_id, thresholds, base)
     parameter = _THRESHOLD_OF.get((name, reason.stage or reason.kind)) or _THRESHOLD_OF.get((name, reason.kind))
     if parameter is None:
         return reason
-    limit = thresholds[parameter]
+    audited = AUDITED.get(name)
+    ruled = tenant_id if audited and audited.covers(reason) else ""  # as `for_tenant`: the rest is the fleet's
+    limit = thresholds.of(parameter, ruled)
     if parameter in _OWN_SCALE:
-        limit += reason.threshold - base[parameter]
+        limit += reason.threshold - base.of(parameter, ruled)
     if limit == reason.threshold:
         return reason
     return msgspec.structs.replace(
@@ -199,30 +204,31 @@ def weigh(said: Said, name: str, thresholds: Thresholds, base: Mapping[str, floa
     )
 
 
-def _from_far_below(name: str, score: float, thresholds: Thresholds, base: Mapping[str, float]) -> Answer:
+def _from_far_below(name: str, score: float, tenant_id: str, thresholds: Thresholds, base: Thresholds) -> Answer:
     if name not in _FAR_BELOW:
         return score
     kind, stage = _FAR_BELOW[name]
     parameter = _THRESHOLD_OF[name, stage or kind]
-    if thresholds[parameter] >= base[parameter] or score < thresholds[parameter]:
+    limit = thresholds.of(parameter, tenant_id)
+    # What flags grows with the catalogue: only a threshold that is lower than the one in force finds something.
+    shifted = parameter in _OWN_SCALE and limit >= base.of(parameter, tenant_id)
+    if shifted or score < limit:
         return score
     return Reason(
-        detector=name, detector_version="recorded", score=score, threshold=thresholds[parameter],
+        detector=name, detector_version="recorded", score=score, threshold=limit,
         threshold_version=thresholds.version, flagged=True, kind=kind, stage=stage,
         note="by its recorded score; what it was about was not recorded",
     )  # fmt: skip
 
 
-async def in_force(store: Store) -> tuple[dict[str, float], int]:
-    """Flag thresholds in force by the history, over those that ship, and the version they are of."""
-    answer = await store.query(
-        "SELECT parameter, argMax(new_value, version), max(version) FROM thresholds FINAL"
-        " WHERE mode IN {modes:Array(String)} AND tenant_id = '' AND route = '' AND category = ''"
-        " GROUP BY parameter",
-        {"modes": list(IN_FORCE)},
-    )
-    known = [row for row in answer.rows if row[0] in DEFAULTS]
-    return {row[0]: row[1] for row in known}, max((row[2] for row in known), default=0)
+async def in_force(store: Store) -> Thresholds:
+    """What is in force by the history's chain, over what ships."""
+    links, found = Links(), Thresholds()
+    for link in await chain.whole(store):
+        with contextlib.suppress(KeyError):  # of another release: it judges nothing here
+            links.take(link)
+    links.swap_into(found, datetime.now(UTC))
+    return found
 
 
 async def events(

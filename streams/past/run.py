@@ -36,7 +36,7 @@ class Pins(msgspec.Struct, kw_only=True, frozen=True):
     source: str
     window: Window
     detectors: Mapping[str, str]  # versions
-    thresholds: Mapping[str, float]
+    thresholds: Mapping[str, float]  # a tenant's own as "parameter tenant"
     thresholds_version: int
     catalogue_version: int
     catalogue_sha256: str

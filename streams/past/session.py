@@ -36,7 +36,7 @@ KAFKA, HISTORY = "kafka", "history"
 
 
 class Wanted(NamedTuple):
-    """What to replay. Thresholds are laid over those in force; the catalogue replaces the one in force."""
+    """What to replay. Thresholds are laid over the fleet's in force; the catalogue replaces the one in force."""
 
     source: str
     window: Window
@@ -52,7 +52,7 @@ class _Cast(NamedTuple):
     catalogue: Catalogue | None  # None: what needs one is recorded
     rules: Rules
     memory: history.Memory
-    base: Mapping[str, float]
+    base: Thresholds  # in force, without what is tried
 
 
 def read_thresholds(path: Path) -> dict[str, float]:
@@ -105,8 +105,9 @@ async def _from_kafka(settings: Settings, wanted: Wanted, store: Store) -> _Cast
     await kafka.put_in_force(connection(settings.kafka), settings.kafka.topic_suffix, panel, keys)
     if wanted.catalogue:
         panel.swap_catalogue(read_records(wanted.catalogue).catalogue())
-    base = {name: panel.thresholds[name] for name in DEFAULTS}
-    panel.thresholds.swap({**base, **wanted.thresholds}, panel.thresholds.version)
+    base = panel.thresholds.over({})
+    tried = {**{name: base[name] for name in DEFAULTS}, **wanted.thresholds}
+    panel.thresholds.swap(tried, base.version, base.own)
     versions = {detector.name: detector.version for detector in panel.detectors}
     return _Cast(panel, versions, panel.catalogue, panel.rules, history.Memory(), base)
 
@@ -114,11 +115,9 @@ async def _from_kafka(settings: Settings, wanted: Wanted, store: Store) -> _Cast
 async def _from_history(settings: Settings, wanted: Wanted, store: Store) -> _Cast:
     if wanted.catalogue:
         raise ValueError("the history has no prompts: a catalogue can be tried on Kafka's events only")
-    values, number = await history.in_force(store)
-    base = {**DEFAULTS, **values}
-    thresholds = Thresholds({**base, **wanted.thresholds}, number)
+    base = await history.in_force(store)
     memory = history.Memory()
-    panel = history.RecordedPanel(thresholds, base, memory)
+    panel = history.RecordedPanel(base.over(wanted.thresholds), base, memory)
     versions = {detector.name: detector.version for detector in panel.detectors}
     return _Cast(panel, versions, None, rules(settings.detect), memory, base)
 
@@ -147,7 +146,7 @@ def _pins(wanted: Wanted, cast: _Cast, limits: JudgeLimits, detections: Detectio
         source=wanted.source,
         window=wanted.window,
         detectors={**cast.detectors, **stream},
-        thresholds={name: cast.panel.thresholds[name] for name in DEFAULTS},
+        thresholds=_named(cast.panel.thresholds),
         thresholds_version=cast.panel.thresholds.version,
         catalogue_version=catalogue.version if catalogue else 0,
         catalogue_sha256=_sha256(catalogue.triggers) if catalogue else "",
@@ -155,6 +154,12 @@ def _pins(wanted: Wanted, cast: _Cast, limits: JudgeLimits, detections: Detectio
         alerting_sha256=_sha256(sorted(detections, key=lambda detection: detection.rule_id)),
         limits=msgspec.to_builtins(limits),
     )
+
+
+def _named(thresholds: Thresholds) -> dict[str, float]:
+    """All values: the fleet's by name, a tenant's own by name and tenant."""
+    own = {f"{name} {tenant}": value for (name, tenant), value in sorted(thresholds.own.items())}
+    return {**{name: thresholds[name] for name in DEFAULTS}, **own}
 
 
 def _sha256(records: object) -> str:

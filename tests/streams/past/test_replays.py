@@ -14,17 +14,17 @@ from click.testing import CliRunner
 
 from schemas.codec import encode
 from schemas.erasures import Erasure
-from schemas.thresholds import ThresholdUpdate
+from schemas.thresholds import ThresholdUpdate, scope_of
 from schemas.topics import EVENTS, THRESHOLDS, named
 from streams.cli import main
 from streams.embedded.clickhouse import ClickHouseServer
 from streams.embedded.kafka import KafkaCluster
 from streams.past.diff import LATENCY_S, changes
 from streams.past.results import Fired
-from streams.replay import Result
+from streams.replay import FileRecord, Result
 from streams.topics import create_topics
 from tests.streams.a_day import DAY, MINUTE_MS, NOW_MS, Past, judged, lived
-from tests.streams.gateways.test_thresholds import chain
+from tests.streams.gateways.test_thresholds import FLAG, OWN, chain
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +128,25 @@ def test_a_lower_threshold_finds_what_its_recorded_score_shows(past: Past, said:
     assert flips["novelty"] == [tight["verdicts"] - past.query(f"{by_novelty} '{run['run_id']}'")[0][0], 0]
 
 
+def test_a_tenant_is_judged_again_by_its_own_threshold(past: Past, said: Result) -> None:
+    past.store(lived(said))
+    replayed = ("replay", *window(), "--source", "history")
+    (fleet,) = past.run(*replayed)
+    own = {"scope": OWN, "new_value": 1e-9}
+    links = chain(
+        own, {"scope": scope_of(FLAG, "t2"), "new_value": 0.5}, {**own, "mode": "proposed", "new_value": 0.9}
+    )
+    past.store([FileRecord(THRESHOLDS.name, n, NOW_MS, encode(link)) for n, link in enumerate(links)])
+    (run,) = past.run(*replayed)
+    by_novelty = "SELECT countIf(has(flagged_by, 'novelty')), count() FROM replay_verdicts FINAL WHERE run_id = "
+    ((before, _),) = past.query(f"{by_novelty} '{fleet['run_id']}'")
+    ((flagged, of),) = past.query(f"{by_novelty} '{run['run_id']}'")
+    assert before < of / 2 < flagged
+    moved = past.run("diff", fleet["run_id"], run["run_id"])
+    assert moved["pins"][f"thresholds.{FLAG} t1"] == ["", "1e-09"]
+    assert moved["unlike"] == []
+
+
 def test_what_is_wrong_is_said(past: Past, tmp_path: Path) -> None:
     history = ("replay", *window(), "--source", "history")
     assert "no such threshold: novelty.typo" in past.fails(
@@ -229,8 +248,16 @@ def test_kafka_is_judged_in_full_and_nothing_of_it_is_touched(
     (unmoved,) = past.run(*replayed)
     assert unmoved["pins"] == run["pins"]
 
+    asyncio.run(broker.claim(chain({"scope": OWN, "new_value": 1e-9})[0]))
+    before = asyncio.run(broker.ends()), before[1]
+    (own,) = past.run(*replayed, "--thresholds", str(thresholds(tmp_path, triggers__share=0.6)))
+    assert own["pins"]["thresholds"] == {**run["pins"]["thresholds"], f"{FLAG} t1": 1e-9, "triggers.share": 0.6}
+    assert past.query("SELECT count() FROM replay_verdicts FINAL WHERE has(flagged_by, 'novelty')"
+                      f" AND run_id = '{own['run_id']}'") == [(own["verdicts"],)]  # fmt: skip
+
     other = tmp_path / "catalogue.jsonl"
     other.write_text("")
+    (run,) = past.run(*replayed)
     (without,) = past.run(*replayed, "--catalogue", str(other))
     difference = past.run("diff", run["run_id"], without["run_id"])
     assert "known_trigger" in names(difference, "lost")
