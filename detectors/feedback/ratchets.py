@@ -66,10 +66,10 @@ class Ratchets:
         Raises:
             ValueError: there is no such ratchet, or the move is out of date (`Ratchet.apply`).
         """
-        ratchet = self.of(*scope)
-        if ratchet is None:
+        parameter, tenant = scope
+        if self.of(*scope) is None:
             raise ValueError("no such ratchet")
-        ratchet.apply(move)
+        self._nested[parameter].apply(tenant, move)
         self._changed[scope] = None
 
     def waiting(self) -> bool:

@@ -25,6 +25,7 @@ class Nested:
         self.own: dict[str, Ratchet] = {}
         self._own_config = own_config(config)
         self._most = most_tenants
+        self._waiting: set[str] = set()  # tenants in whose ratchet something may be due without a label; derived
 
     def threshold(self, tenant_id: str) -> float:
         """The threshold in force for a tenant's requests; the fleet's for `FLEET` and tenants without labels."""
@@ -41,6 +42,7 @@ class Nested:
             self.own[label.tenant_id] = own
         if own is not None:
             own.take(label)
+            self._note(label.tenant_id, own)
 
     def take_untrusted(self, report: UntrustedReport) -> None:
         """Take an untrusted report into both: it can only tighten, softly."""
@@ -58,18 +60,31 @@ class Nested:
         """What is due at stream time `now`, and in whose ratchet (a tenant's id, or `FLEET`).
 
         Ask after each label or report, with its tenant: of the others only those that wait can have something due.
+        They come by name, whatever order they were restored in.
         """
-        waiting = [name for name, own in self.own.items() if own.soft or own.alarmed]
-        for name in dict.fromkeys((FLEET, tenant_id, *waiting)):
+        for name in dict.fromkeys((FLEET, tenant_id, *sorted(self._waiting))):
             ratchet = self.fleet if name == FLEET else self.own.get(name)
             move = None if ratchet is None else ratchet.decision(now)
             if ratchet is not None and move is not None:
                 yield name, ratchet, move
 
+    def apply(self, tenant_id: str, move: Move) -> None:
+        """Put a move of `due` in force; see `Ratchet.apply`.
+
+        Raises:
+            KeyError: there is no such ratchet.
+            ValueError: the move is out of date.
+        """
+        if tenant_id == FLEET:
+            self.fleet.apply(move)
+        else:
+            self.own[tenant_id].apply(move)
+            self._note(tenant_id, self.own[tenant_id])
+
     @property
     def soft(self) -> bool:
         """Whether a soft step is in force, which expires with time alone."""
-        return any(ratchet.soft for ratchet in (self.fleet, *self.own.values()))
+        return self.fleet.soft > 0 or any(self.own[name].soft for name in self._waiting)
 
     def load(self, tenant_id: str, state: bytes) -> None:
         """Take over what `Ratchet.snapshot` made of one scope.
@@ -81,6 +96,13 @@ class Nested:
             self.fleet = Ratchet.restore(self.fleet.config, state)
         else:
             self.own[tenant_id] = Ratchet.restore(self._own_config, state)
+            self._note(tenant_id, self.own[tenant_id])
+
+    def _note(self, tenant_id: str, own: Ratchet) -> None:
+        if own.soft or own.alarmed:
+            self._waiting.add(tenant_id)
+        else:
+            self._waiting.discard(tenant_id)
 
 
 def own_config(config: RatchetConfig) -> RatchetConfig:

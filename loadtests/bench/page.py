@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from loadtests.bench import ratchet
 from loadtests.bench.report import Report
 from loadtests.bench.rounds import Lane
 
@@ -38,6 +39,8 @@ def _page(report: Report) -> str:
         f"| guard, a lone caller's call: 99th percentile | {report.guard.p99_ms} ms |",
         f"| guard, 32 callers at once, requests/s | {report.guard.requests_per_s_32:,.0f} |",
         f"| ratchet, one scope, labels for a second of CPU | {report.ratchet.labels_per_s:,.0f} |",
+        f"| ratchet, a fleet of {ratchet.TENANTS} tenants, labels for a second of CPU"
+        f" | {report.ratchet.nested_labels_per_s:,.0f} |",
         f"| ratchet, state of a scope | {report.ratchet.state_bytes:,} bytes |",
         f"| start-up of a worker to ready | {report.startup_s} s |",
         "",

@@ -43,7 +43,7 @@ async def test_a_tiny_run_reports_every_figure(cluster: KafkaCluster, tmp_path: 
     assert report.startup_s > 0
     assert 0 < report.guard.p50_ms <= report.guard.p99_ms
     assert report.guard.requests_per_s_32 > 0
-    assert report.ratchet.labels_per_s > 0
+    assert report.ratchet.labels_per_s > report.ratchet.nested_labels_per_s > 0
     assert 1_000 < report.ratchet.state_bytes <= 4_096
     for sides in (report.scale.principals, report.scale.triggers, report.scale.chars):
         assert sides.ratio == pytest.approx(sides.many_us / sides.few_us, abs=0.001)

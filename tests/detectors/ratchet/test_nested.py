@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 
 from detectors.ratchet import Nested, TrustedLabel
-from tests.detectors.ratchet.streams import Entry, config, label, logs, report, safe_labels
+from tests.detectors.ratchet.streams import DAY, Entry, config, label, logs, report, safe_labels
 
 RULES = config(least_labels=0, least_principals=0, steps_per_day=3)
 
@@ -14,8 +14,8 @@ def play(nested: Nested, log: list[Entry]) -> None:
             nested.take(entry)
         else:
             nested.take_untrusted(entry)
-        for _, ratchet, move in nested.due(entry.time, entry.tenant_id):
-            ratchet.apply(move)
+        for name, _, move in nested.due(entry.time, entry.tenant_id):
+            nested.apply(name, move)
 
 
 def states(nested: Nested) -> dict[str, bytes]:
@@ -68,6 +68,24 @@ def test_no_tenant_is_looser_than_the_fleet_and_a_restored_state_goes_on(log: li
     play(again, log[len(log) // 2 :])
     assert states(again) == states(nested)
     assert all(nested.threshold(tenant) <= nested.fleet.threshold for tenant in ("t0", "t1", "t2", "new"))
+
+
+def test_soft_steps_of_many_tenants_expire_by_name_whatever_was_restored_first() -> None:
+    nested = Nested(RULES)
+    play(nested, [label(i, who=who) for i, who in enumerate((2, 0, 1))])
+    play(nested, [report(10 + i, who=i) for i in range(60)])
+    assert all(nested.own[tenant].soft for tenant in ("t0", "t1", "t2"))
+    again = Nested(RULES)
+    for name, state in reversed(states(nested).items()):
+        again.load(name, state)
+    for each in (nested, again):
+        waits = each.soft
+        due = list(each.due(10 * DAY))
+        assert [name for name, _, _ in due] == ["t0", "t1", "t2"]
+        for name, _, move in due:
+            each.apply(name, move)
+        assert (waits, each.soft) == (True, False)
+        assert list(each.due(11 * DAY)) == []
 
 
 def test_tenants_are_bounded_and_the_rest_follow_the_fleet() -> None:
