@@ -86,6 +86,16 @@ class Owned:
 Work = Sequence[tuple[Owned, Sequence[Record]]]
 
 
+class TakenOver(RuntimeError):
+    """Another process has a partition that this one was never told to give up."""
+
+    def __init__(self, topic: str, partition: int, instance_id: str) -> None:
+        super().__init__(
+            f"{topic}[{partition}] was taken over: does another process run with kafka.instance_id {instance_id!r}?"
+            " (or this one did not answer for longer than kafka.session_seconds)"
+        )
+
+
 class Lane(Service):
     """Runs a `LaneSpec` inside a Faust app."""
 
@@ -306,13 +316,14 @@ class Lane(Service):
             if not owned.closed:
                 self._fatal = self._fatal or error
 
-    async def _checkpoint(self, owned: Owned) -> None:
+    async def _checkpoint(self, owned: Owned, idle_too: bool = False) -> None:
+        """Write what has changed. `idle_too`: the marker even where nothing has, for the answer's sake."""
         async with owned.lock:
             if self._fatal is not None or owned.broken:
                 return
             offset = owned.processor.offset
             owned.checkpointed_at = asyncio.get_running_loop().time()
-            if offset == owned.checkpointed_offset:
+            if offset == owned.checkpointed_offset and not idle_too:
                 return
             owned.broken = True  # until all that is taken out here is written
             deliveries, owned.deliveries = owned.deliveries, []
@@ -354,6 +365,8 @@ class Lane(Service):
 
     def _assign(self, partitions: Iterable[int]) -> None:
         """Called inside the rebalance, when no heartbeats are sent: only start what takes time."""
+        if self._fatal is not None:
+            return  # it ends: nobody else is to be fenced for it
         partitions = list(partitions)
         self._parked = {partition: self._parked[partition] for partition in partitions if partition in self._parked}
         self._consumer.pause(*(TopicPartition(self._source, partition) for partition in partitions))
@@ -413,11 +426,16 @@ class Lane(Service):
         owned.closed = True  # what waits in the channel is skipped; what is being judged is waited for
         if owned.ready:
             try:
-                await asyncio.wait_for(self._checkpoint(owned), REVOKE_SECONDS)
+                # A static member is told of no taking over by its own id: only a write shows it.
+                idle_too = self.spec.instance_id is not None
+                await asyncio.wait_for(self._checkpoint(owned, idle_too), REVOKE_SECONDS)
                 if self._fatal is None and owned.checkpointed_offset == owned.processor.offset:
                     self._parked[partition] = (owned.processor, await self._log_end(partition))
             except Exception as error:  # fenced: the new owner has it, and redoes what is missing
                 log.warning("no last checkpoint of %s[%d]: %r", self._source, partition, error)
+                if isinstance(error, ProducerFenced) and self.spec.instance_id is not None:
+                    # To join again would take the other's place in turn, and so for ever.
+                    self._fatal = self._fatal or TakenOver(self._source, partition, self.spec.instance_id)
         await owned.checkpoints.close()
 
     async def on_stop(self) -> None:

@@ -273,7 +273,7 @@ def _verify(rig: Rig, dsn: str) -> None:
     assert rig.run("threshold", "diff", FLAG, "0")["flagged_after"] > 0
     assert rig.run("threshold", "verify", "--topic")["problems"] == []
     assert rig.run("audit", "judges")["desk"]["labels"] > 10
-    (route,) = rig.run("threshold", "routes", "--guardrail-usd", "0.01", "--reason", "a test")
+    (route,) = rig.run("threshold", "routes", "--guardrail-usd", "0.01")
     assert (route["router_name"], route["route"], route["category"], route["kind"]) == (
         "main", "small", "maths", "guardrail",
     )  # fmt: skip

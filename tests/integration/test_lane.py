@@ -96,6 +96,26 @@ def test_of_two_processes_with_one_instance_id_one_ends(kafka: KafkaCluster, run
     assert_exact(found, traffic.requests)
 
 
+def test_of_two_processes_with_one_instance_id_one_ends_though_nothing_comes(
+    kafka: KafkaCluster, run_id: str, tmp_path: Path
+) -> None:
+    """They would take each other's place for ever: aiokafka's heartbeats say nothing of the instance id."""
+    fleet = Fleet(kafka, run_id, tmp_path, POINTSMAN_KAFKA_INSTANCE_ID="the-one")
+    workers = [fleet.worker("older"), fleet.worker("newer")]
+    with workers[0], contextlib.closing(_Killed(workers[1].start())):
+        deadline = time.monotonic() + CATCH_UP_SECONDS
+        while not any(worker.exit_code() for worker in workers) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert sorted(str(worker.exit_code()) for worker in workers) == ["1", "None"]
+        ended, left = sorted(workers, key=lambda worker: worker.exit_code() is None)
+        assert "another process run with kafka.instance_id 'the-one'" in ended.log.read_text()
+        await_all_partitions(left)
+        with fleet.traffic() as traffic:
+            traffic.wait_for(150)
+        found = fleet.exactness()
+    assert_exact(found, traffic.requests)
+
+
 def test_a_flood_on_one_partition_holds_up_no_other(kafka: KafkaCluster, run_id: str, tmp_path: Path) -> None:
     """A backlog of one caller before everybody else's: theirs is judged while the flood's has hardly begun."""
     fleet = Fleet(kafka, run_id, tmp_path)

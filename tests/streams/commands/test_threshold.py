@@ -16,6 +16,8 @@ from streams.cli import main
         (("propose", "novelty.flag", "0.9", "--reason", ""), "reason"),
         (("propose", "novelty.flag", "0.9", "--reason", "x", "--expires", "soon"), "--expires"),
         (("pin", "nonsense", "--reason", "x"), "no threshold 'nonsense'"),
+        (("pin", "novelty.flag"), "Missing option '--reason'"),
+        (("routes", "--submit"), "--submit wants a --reason"),
     ],
 )
 def test_what_means_nothing_is_not_even_shown(arguments: tuple[str, ...], why: str) -> None:
