@@ -51,9 +51,10 @@ def _read_file(path: Path) -> Detection:
     try:
         loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
         node = loader.get_single_node()
-        lines = dict(_lines(node, "$")) if node is not None else {}
-        value = loader.construct_document(node) if node is not None else None
-        return msgspec.convert(value, Detection)
+        if node is None:
+            raise DetectionError([f"{path}:1: it is empty"])
+        lines = dict(_lines(node, "$"))
+        return msgspec.convert(loader.construct_document(node), Detection)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise DetectionError([f"{path}:{line}: {error.problem}"]) from error

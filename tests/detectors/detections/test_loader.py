@@ -108,6 +108,7 @@ def test_all_files_are_told_at_once(tmp_path: Path) -> None:
     assert [problem.split(":")[0] for problem in error.value.problems] == [
         str(tmp_path / name) for name in ("a.yml", "b.yml", "d.yml")
     ]
+    assert error.value.problems[0] == f"{tmp_path / 'a.yml'}:1: it is empty"
 
 
 def test_a_folder_of_ones_own_adds_replaces_and_takes_out(tmp_path: Path) -> None:
