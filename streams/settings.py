@@ -29,7 +29,8 @@ class Kafka(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ssl_keyfile: Annotated[str, Meta(description="PEM of its key, for mutual TLS")] = ""
     client_id: Annotated[str, Meta(min_length=1, description="name in the broker's logs and quotas")] = "pointsman"
     instance_id: Annotated[
-        str, Meta(description="static group membership, one id a process (the pod's name); empty: none")
+        str,
+        Meta(description="static group membership: one id a process (the pod's name), or one ends; empty: none"),
     ] = ""
     session_seconds: Annotated[
         float, Meta(ge=6, le=300, description="silence after which the group gives our partitions to others")
