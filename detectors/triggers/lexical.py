@@ -12,6 +12,7 @@ A row is searched as a circle, so that a trigger split between a prompt's two en
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,8 @@ def units_of(tokens: NDArray[np.int32]) -> list[NDArray[np.int32]]:
     """Cut a trigger's tokens into units of nearly equal length; no tokens, no units."""
     if not len(tokens):
         return []
+    if len(tokens) <= UNIT_TOKENS:
+        return [tokens]
     return np.array_split(tokens, -(-len(tokens) // UNIT_TOKENS))
 
 
@@ -67,30 +70,34 @@ class LexicalIndex:
         self._size = sum(len(units_of(views[0])) for views in triggers)
         self._entries = np.array([entry for entry, _ in cut], np.int32)
         self._bits = bits = vocabulary().bits
-        sets = [unit[np.sort(np.unique(unit, return_index=True)[1])] for _, unit in cut]
-        sets = [distinct[bits[distinct] > 0] for distinct in sets]
-        frequency = np.bincount(np.concatenate([*sets, np.empty(0, np.int32)]), minlength=SIZE)
-        cost = frequency * np.exp2(-bits - FREE_BITS)  # postings read per token of natural text
-        self.total = np.array([bits[distinct].sum() for distinct in sets], np.float32)
-        posted = [self._posted(distinct, cost, total) for distinct, total in zip(sets, self.total, strict=True)]
-        held = np.array([bits[tokens].sum() for tokens in posted], np.float32)
-        self._rest = self.total - held
-        token = np.concatenate([*posted, np.empty(0, np.int32)])
-        owner = np.repeat(np.arange(len(cut), dtype=np.int32), [len(tokens) for tokens in posted])
-        order = np.argsort(token, kind="stable")
-        self._posts = np.searchsorted(token[order], np.arange(SIZE + 1)).astype(np.int64)
-        self._posted_units = np.ascontiguousarray(owner[order])
-        self._set_at, self._sets = _ragged(sets)
         self._sequence_at, self._sequences = _ragged([unit for _, unit in cut])
+        # All units at once: a call of NumPy's for each would take most of a large catalogue's time.
+        owner = np.repeat(np.arange(len(cut), dtype=np.int64), np.diff(self._sequence_at))
+        first = np.sort(np.unique(owner * SIZE + self._sequences, return_index=True)[1])
+        first = first[bits[self._sequences[first]] > 0]
+        owner, distinct = owner[first], self._sequences[first]
+        self._set_at, self._sets = _offsets(owner, len(cut)), distinct
+        self.total = np.bincount(owner, bits[distinct], len(cut)).astype(np.float32)
+        posted = self._posted(owner, distinct)
+        owner, distinct = owner[posted], distinct[posted]
+        self._rest = self.total - np.bincount(owner, bits[distinct], len(cut)).astype(np.float32)
+        order = np.lexsort((owner, distinct))
+        self._posts = _offsets(distinct, SIZE)
+        self._posted_units = owner[order].astype(np.int32)
 
     def __len__(self) -> int:
         """Number of units, each counted in one view: what the flag threshold grows with."""
         return self._size
 
-    def _posted(self, distinct: NDArray[np.int32], cost: NDArray[np.float64], total: float) -> NDArray[np.int32]:
-        cheapest = distinct[np.argsort(cost[distinct], kind="stable")]
-        before = np.cumsum(self._bits[cheapest]) - self._bits[cheapest]
-        return cheapest[before < POSTED_SHARE * total]
+    def _posted(self, owner: NDArray[np.int64], distinct: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Which of the units' distinct tokens to post: of each unit the cheapest, up to their share of its bits."""
+        frequency = np.bincount(distinct, minlength=SIZE)
+        cost = frequency * np.exp2(-self._bits - FREE_BITS)  # postings read per token of natural text
+        cheapest = np.lexsort((cost[distinct], owner))
+        bits = self._bits[distinct[cheapest]].astype(np.float64)
+        before = np.cumsum(bits) - bits
+        before -= before[self._set_at[owner]]  # bits are sixteenths: exact
+        return cheapest[before < POSTED_SHARE * self.total[owner]]
 
     def match(
         self, rows: NDArray[np.int32], sizes: NDArray[np.int32], least_share: float, least_bits: float = LEAST_BITS
@@ -113,3 +120,8 @@ def _ragged(parts: Sequence[NDArray[np.int32]]) -> tuple[NDArray[np.int64], NDAr
     offsets = np.zeros(len(parts) + 1, np.int64)
     offsets[1:] = np.cumsum([len(part) for part in parts])
     return offsets, np.concatenate([*parts, np.empty(0, np.int32)]).astype(np.int32)
+
+
+def _offsets(numbers: NDArray[Any], count: int) -> NDArray[np.int64]:
+    """Where each of 0..count-1 begins among the numbers in ascending order (count + 1,)."""
+    return np.concatenate([[0], np.cumsum(np.bincount(numbers, minlength=count))]).astype(np.int64)
