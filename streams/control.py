@@ -1,7 +1,8 @@
 """The control topics: the trigger catalogue and the thresholds, read whole at the start, then followed.
 
-These are plain Faust topics: low in rate, and every worker must see all of them. What is read from them is
-swapped into the panel as a whole; judging never waits for it.
+Every worker must see all of them. Thresholds are few, and a plain Faust topic; a catalogue can be large, and Faust,
+which would read it a second time, takes as long for a record of it as judging takes for a request. What is read
+from them is swapped into the panel as a whole; judging never waits for it.
 """
 
 import asyncio
@@ -9,7 +10,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import AsyncIterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,10 +27,11 @@ from schemas.topics import THRESHOLDS, TRIGGERS, named
 from schemas.triggers import Trigger
 from streams import metrics
 from streams.health import Health
-from streams.kafka import read_to_end
+from streams.kafka import Tail, read_to_end
 
 log = logging.getLogger(__name__)
 
+POLL_MS = 200
 SETTLE_SECONDS = 0.5  # a burst of catalogue records makes one swap
 
 
@@ -102,9 +104,8 @@ class Control(Service):
         self._suffix = suffix
         self._in_force = InForce(panel, update_keys)
         self._changed = asyncio.Event()
-        for topic, follow in ((TRIGGERS, self._follow_triggers), (THRESHOLDS, self._follow_thresholds)):
-            source = app.topic(named(topic, suffix), value_serializer="raw", key_serializer="raw")
-            app.agent(source, name=f"control.{topic.name}")(follow)
+        source = app.topic(named(THRESHOLDS, suffix), value_serializer="raw", key_serializer="raw")
+        app.agent(source, name=f"control.{THRESHOLDS.name}")(self._follow_thresholds)
 
     def links(self) -> list[ThresholdUpdate]:
         """The link in force of each threshold that was ever moved, by version."""
@@ -112,21 +113,35 @@ class Control(Service):
 
     async def on_start(self) -> None:
         """Read both topics to their end: the first verdict is by what is in force."""
-        async for record in read_to_end(self._brokers, named(TRIGGERS, self._suffix)):
-            self._in_force.take_trigger(record)
+        self._triggers = Tail(self._brokers, named(TRIGGERS, self._suffix))
+        await self._triggers.start()
+        while not await self._triggers.at_end():
+            await self._take_triggers()
         async for record in read_to_end(self._brokers, named(THRESHOLDS, self._suffix)):
             self._in_force.take_threshold(record)
         await self._swap()
         self._health.ready("catalogue", True)
 
-    async def _follow_triggers(self, stream: Any) -> None:
-        async for event in _messages(stream):
-            self._in_force.take_trigger(event)
-            self._changed.set()
+    async def on_stop(self) -> None:
+        """Let go of the catalogue's topic."""
+        await self._triggers.stop()
+
+    async def _take_triggers(self) -> bool:
+        """Take over what comes next, if it comes soon; whether something came."""
+        records = await self._triggers.read(POLL_MS)
+        for record in records:
+            self._in_force.take_trigger(record)
+        return bool(records)
+
+    @Service.task
+    async def _follow_triggers(self) -> None:
+        while not self.should_stop:
+            if await self._take_triggers():
+                self._changed.set()
 
     async def _follow_thresholds(self, stream: Any) -> None:
-        async for event in _messages(stream):
-            self._in_force.take_threshold(event)
+        async for event in stream.events():
+            self._in_force.take_threshold(event.message)  # tombstones too
             self._changed.set()
 
     @Service.task
@@ -146,9 +161,3 @@ class Control(Service):
             metrics.CATALOGUE_ENTRIES.labels(kind).set(entries)
         for name in DEFAULTS:
             metrics.THRESHOLD_VALUE.labels(name).set(self._panel.thresholds[name])
-
-
-async def _messages(stream: Any) -> AsyncIterable[Any]:
-    """The records themselves, tombstones too."""
-    async for event in stream.events():
-        yield event.message

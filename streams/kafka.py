@@ -95,6 +95,42 @@ async def _read_past_poison(
     return records
 
 
+class Tail:
+    """Topics read whole and then followed, by no group: each reader has all of them."""
+
+    def __init__(self, connection: Mapping[str, Any], *topics: str) -> None:
+        self._topics = topics
+        self._consumer = AIOKafkaConsumer(
+            **connection,
+            isolation_level="read_committed",
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+        )
+        self._ends: dict[TopicPartition, int] = {}
+
+    async def start(self) -> None:
+        """Connect. A topic or a partition that is not there yet is read once it is."""
+        await self._consumer.start()
+        self._consumer.subscribe(self._topics)
+        await self._consumer.getmany(timeout_ms=0)  # learns of the partitions; what it may have read comes again
+        if there := self._consumer.assignment():
+            self._ends = await self._consumer.end_offsets(there)
+            await self._consumer.seek_to_beginning(*there)
+
+    async def at_end(self) -> bool:
+        """Whether all that there was at the start has been read."""
+        return all([await self._consumer.position(at) >= end for at, end in self._ends.items()])
+
+    async def read(self, timeout_ms: int) -> list[Record]:
+        """What comes next, each partition in order; nothing where nothing comes in time."""
+        batches = await read_assigned(self._consumer, timeout_ms, 10_000)
+        return [record for records in batches.values() for record in records]
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        await self._consumer.stop()
+
+
 class NoSuchTopicError(RuntimeError):
     """The brokers do not have the topic."""
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from detectors.catalogue import read_records
 from detectors.guard import Guard
@@ -23,7 +22,7 @@ from detectors.registry import guard_detectors
 from schemas.topics import THRESHOLDS, TRIGGERS, named
 from streams.chain import update_keys
 from streams.control import InForce
-from streams.kafka import connection, read_batches
+from streams.kafka import Tail, connection
 from streams.lanes.detect import panel_of
 from streams.settings import Settings, SettingsError
 
@@ -113,41 +112,21 @@ class TopicFollower(Follower):
                 self._closing.wait(PAUSE_SECONDS)
 
     async def _follow(self) -> None:
-        consumer = AIOKafkaConsumer(
-            **self._brokers,
-            isolation_level="read_committed",
-            auto_offset_reset="earliest",
-            enable_auto_commit=False,
-        )
-        await consumer.start()
+        tail = Tail(self._brokers, *self._take)
         try:
-            partitions = await self._assign(consumer)
-            ends = await consumer.end_offsets(partitions)
+            await tail.start()
             in_force, changed = InForce(self._panel, self._update_keys), True
             while not self._closing.is_set():
-                positions = {at: await consumer.position(at) for at in partitions}
-                batches = await read_batches(consumer, positions, POLL_MS, 10_000)
-                for at, records in batches.items():
-                    for record in records:
-                        self._take[at.topic](in_force, record)
-                came = any(batches.values())
-                if changed and not came and all(positions[at] >= ends[at] for at in partitions):
+                records = await tail.read(POLL_MS)
+                for record in records:
+                    self._take[record.topic](in_force, record)
+                if changed and not records and await tail.at_end():
                     in_force.swap()
                     self.current.set()
                     changed = False
-                changed = changed or came or not in_force.seconds_left()
+                changed = changed or bool(records) or not in_force.seconds_left()
         finally:
-            await consumer.stop()
-
-    async def _assign(self, consumer: AIOKafkaConsumer) -> list[TopicPartition]:
-        consumer.subscribe(list(self._take))
-        await consumer.getmany(timeout_ms=0)
-        found = [TopicPartition(topic, number) for topic in self._take
-                 for number in consumer.partitions_for_topic(topic) or ()]  # fmt: skip
-        consumer.unsubscribe()
-        consumer.assign(found)
-        await consumer.seek_to_beginning(*found)
-        return found
+            await tail.stop()
 
 
 class FileFollower(Follower):
