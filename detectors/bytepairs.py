@@ -20,6 +20,7 @@ _OTHER, _UPPER, _LOWER, _MARK, _NUMBER, _SPACE = range(6)
 _CLASS_OF = {"Lu": _UPPER, "Lt": _UPPER, "Ll": _LOWER, "Lm": _LOWER, "Lo": _LOWER,
              "Mn": _MARK, "Mc": _MARK, "Me": _MARK, "Nd": _NUMBER, "Nl": _NUMBER, "No": _NUMBER}  # fmt: skip
 _WHITE = (*range(9, 14), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000)
+_ASSIGNED = (slice(0, 0x40000), slice(0xE0000, 0xE0200))  # beyond: unassigned, or for private use
 _DIGITS = 3  # of a number that make a piece
 _NONE = np.int32(-1)
 _NEVER = np.int32(2**31 - 1)
@@ -30,7 +31,9 @@ _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 @cache
 def _classes() -> NDArray[np.uint8]:
     """The class of every code point (0x110000,)."""
-    made = np.array([_CLASS_OF.get(unicodedata.category(chr(c)), _OTHER) for c in range(0x110000)], np.uint8)
+    made = np.full(0x110000, _OTHER, np.uint8)
+    for plane in _ASSIGNED:  # asking for each of a million would take a third of a second at every start
+        made[plane] = [_CLASS_OF.get(unicodedata.category(chr(c)), _OTHER) for c in range(plane.start, plane.stop)]
     made[list(_WHITE)] = _SPACE
     return made
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import faust
+from faust.tables import TableManager
 from mode import Service
 
 from detectors.detections import load
@@ -58,6 +59,14 @@ class WarmUp(Service):
         await asyncio.to_thread(detect.warm_up, self._spec)
 
 
+class _NoTables(TableManager):
+    """Faust's manager of tables waits a second for them to be declared; we have none."""
+
+    async def on_start(self) -> None:
+        await self._update_channels()
+        await self.recovery.start()
+
+
 class Pointsman(faust.App):
     def _create_directories(self) -> None:
         """No folder: tables are in memory, and each start would leave one where it was started."""
@@ -76,6 +85,7 @@ def build(settings: Settings, roles: Collection[Role]) -> faust.App:
         store="memory://",
         web_enabled=False,
         table_standby_replicas=0,
+        TableManager=_NoTables,
         topic_disable_leader=True,
         topic_allow_declare=False,
         consumer_auto_offset_reset="earliest",

@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from river.linear_model import BayesianLinearRegression
+
+from detectors.river import BayesianLinearRegression
 
 Vector = NDArray[np.float64]
 

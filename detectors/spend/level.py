@@ -4,8 +4,7 @@ import math
 import struct
 from array import array
 
-from river import drift
-
+from detectors.river import PageHinkley
 from detectors.spend.past import BUCKET_S
 
 MOST_VALUES = 288  # since the last reset: two days
@@ -71,8 +70,8 @@ class Level:
         self.alarmed = self.alarmed or self.drifted
 
 
-def _test_of(values: "array[float]") -> drift.PageHinkley:
-    test = drift.PageHinkley(min_instances=LEAST_VALUES, delta=DELTA, alpha=0.999, mode="up", threshold=math.inf)
+def _test_of(values: "array[float]") -> PageHinkley:
+    test = PageHinkley(min_instances=LEAST_VALUES, delta=DELTA, alpha=0.999, mode="up", threshold=math.inf)
     for value in values:
         test.update(value)
     return test

@@ -1,5 +1,6 @@
 """Byte-pair encoding against tiktoken, which has the same ranks and an engine of regular expressions."""
 
+import unicodedata
 from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detectors import vocabulary
-from detectors.bytepairs import BytePairs
+from detectors.bytepairs import _ASSIGNED, _LOWER, _MARK, _UPPER, BytePairs, _classes
 from detectors.folding import fold
 from detectors.novelty import artefact, tokens
 
@@ -57,3 +58,12 @@ def test_no_text_has_no_token() -> None:
     pairs, _ = encoders(False)
     assert rows(pairs, []) == []
     assert rows(pairs, ["", " \t\n", "a"])[:2] == [[], []]
+
+
+def test_no_character_with_a_class_is_left_out_of_the_table() -> None:
+    """The table asks for a quarter of all code points only."""
+    classes = _classes()
+    left_out = [c for c in range(0x110000) if not any(plane.start <= c < plane.stop for plane in _ASSIGNED)]
+    assert {unicodedata.category(chr(c)) for c in left_out} <= {"Cn", "Co"}
+    assert not classes[left_out].any()
+    assert classes[[0x1D400, 0x20000, 0xE0100]].tolist() == [_UPPER, _LOWER, _MARK]
