@@ -57,6 +57,10 @@ class Judge:
         self._detections = detections or shipped()
         self._tickets = tickets
         self._usual_cost = UsualCost()
+        self._keepers: dict[str, StreamDetector | UsualCost | Tickets] = {each.name: each for each in detectors}
+        self._keepers[self._usual_cost.name] = self._usual_cost
+        if tickets is not None:
+            self._keepers[tickets.name] = tickets
         self._joins = Joins()
         self._budget = Budget(limits.transformer_per_second)
         self._out: list[Output] = []
@@ -297,9 +301,6 @@ class Judge:
 
     # --- state
 
-    def _keepers(self) -> list[StreamDetector | UsualCost | Tickets]:
-        return [*self._detectors, self._usual_cost, *([self._tickets] if self._tickets is not None else [])]
-
     def waiting(self) -> bool:
         """Whether some request or route still waits for its partner."""
         return bool(self._joins.waiting)
@@ -314,7 +315,7 @@ class Judge:
     def changes(self) -> list[tuple[bytes, bytes | None]]:
         """See `Processor.changes`."""
         changes = list(self._joins.changes())
-        for keeper in self._keepers():
+        for keeper in self._keepers.values():
             prefix = f"d/{keeper.name}/"
             changes += [((prefix + key).encode(), value) for key, value in keeper.changes()]
         changes += [(BUDGET_KEY, self._budget.pack()), (MARKER_KEY, self._marker())]
@@ -338,9 +339,8 @@ class Judge:
             self._budget.load(value)
         elif not self._joins.load(key, value):
             name, _, rest = key.decode().removeprefix("d/").partition("/")
-            for keeper in self._keepers():
-                if keeper.name == name:
-                    keeper.load(rest, value)
+            if (keeper := self._keepers.get(name)) is not None:
+                keeper.load(rest, value)
 
     def loaded(self) -> None:
         """See `Processor.loaded`."""
@@ -349,7 +349,7 @@ class Judge:
     def snapshot(self) -> dict[bytes, bytes]:
         """See `Processor.snapshot`."""
         state = dict(self._joins.snapshot())
-        for keeper in self._keepers():
+        for keeper in self._keepers.values():
             state |= {f"d/{keeper.name}/{key}".encode(): value for key, value in keeper.snapshot().items()}
         return state | {BUDGET_KEY: self._budget.pack(), MARKER_KEY: self._marker()}
 

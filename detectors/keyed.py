@@ -98,13 +98,15 @@ class Keyed(Generic[T]):
         if not key.startswith(self.prefix):
             return False
         key = key[len(self.prefix) :]
-        for region in self._regions:
-            region.pop(key, None)
+        probation, kept = self._regions
+        probation.pop(key, None)
+        kept.pop(key, None)
         if value is None:
             return True
         rank, established = _HEADER.unpack_from(value)
-        self._regions[bool(established)][key] = rank, self._unpack(value[_HEADER.size :])
-        self._uses = max(self._uses, rank)
+        (kept if established else probation)[key] = rank, self._unpack(value[_HEADER.size :])
+        if rank > self._uses:
+            self._uses = rank
         self._in_order = False
         return True
 

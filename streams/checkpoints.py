@@ -24,11 +24,13 @@ class CheckpointUnreadable(RuntimeError):
     """A record of the log is not one that this release can load; the message names its place."""
 
 
-def _load(processor: Processor, record: Record) -> None:
+def _load(processor: Processor, records: Sequence[Record]) -> None:
+    load, record = processor.load, records[0]
     try:
-        if isinstance(record, Unreadable):  # nobody but a lane may write here: not to be passed over
-            raise ValueError("a header name that is not UTF-8")
-        processor.load(record.key or b"", record.value)
+        for record in records:
+            if isinstance(record, Unreadable):  # nobody but a lane may write here: not to be passed over
+                raise ValueError("a header name that is not UTF-8")
+            load(record.key or b"", record.value)
     except Exception as error:
         place = f"{record.topic}[{record.partition}] offset {record.offset}"
         raise CheckpointUnreadable(f"checkpoint record at {place} cannot be loaded: {error!r}") from error
@@ -76,8 +78,8 @@ class Checkpoints:
             # By position, never by counting records: transaction markers and compaction take offsets.
             while (position := await reader.position(self._at)) < end:
                 for records in (await read_batches(reader, {self._at: position}, 100, MOST_RECORDS)).values():
-                    for record in records:
-                        _load(processor, record)
+                    if records:
+                        _load(processor, records)
                     count += len(records)
         finally:
             await reader.stop()
