@@ -15,7 +15,7 @@ import msgspec
 
 from schemas.deadletters import DeadLetter, InvalidReason
 from schemas.erasures import Erasure
-from schemas.events import CUT_CHARS, PROMPT_CAP_CHARS, AnyEvent, Id, Request
+from schemas.events import CUT_CHARS, PROMPT_CAP_CHARS, AnyEvent, Id, Outcome, Request, Route
 
 MAX_VALUE_BYTES = 1 << 20
 MAX_LETTER_BYTES = 2 << 20  # of a dead letter: under what any producer of ours and the topic take
@@ -28,6 +28,7 @@ TICK_HEADERS = (("ce_type", TICK_TYPE),)  # of a record without value: moves an 
 # Of a stand-in for a record that the Kafka client cannot decode (streams/kafka.py).
 UNREADABLE_HEADERS = (("x-unreadable", b"header name"),)
 
+_BARE = b"application/json"
 _STRUCTURED = b"application/cloudevents"
 _ORIGINAL = "x-header-"  # before the name of each of a dead letter's original headers
 _SIZE = "x-size"  # of a record that did not fit into its dead letter
@@ -182,7 +183,7 @@ def event_type(event: AnyEvent) -> str:
 def event_headers(event: AnyEvent, source: str, traceparent: str = "") -> list[tuple[str, bytes]]:
     """CloudEvents headers in binary mode. `source` is the gateway's URI reference, as `//litellm/eu/pod-7`."""
     headers = [
-        ("content-type", b"application/json"),
+        ("content-type", _BARE),
         ("ce_specversion", b"1.0"),
         ("ce_type", f"pointsman.llmrouter.{event_type(event)}.v1".encode()),
         ("ce_id", event.event_id.encode()),
@@ -280,6 +281,9 @@ def _envelope_headers(record: Record) -> tuple[bytes, bool]:
             if content != b"1.0":
                 raise InvalidRecord("bad_envelope", record, "ce_specversion", "not CloudEvents 1.0")
         elif name == "content-type":
+            if content == _BARE:  # nearly all
+                structured = False
+                continue
             media = (content or b"").partition(b";")[0].strip().lower()
             structured = media.startswith(_STRUCTURED)
             if structured and media != _STRUCTURED + b"+json":
@@ -309,10 +313,12 @@ def _open_envelope(value: bytes, record: Record) -> tuple[bytes, msgspec.Raw]:
     return envelope.type.encode(), envelope.data
 
 
+_TYPE_SUFFIX = {kind: f".llmrouter.{kind.__struct_config__.tag}.v1".encode() for kind in (Request, Route, Outcome)}
+
+
 def _check_type(declared: bytes, event: AnyEvent, record: Record) -> None:
     """`VENDOR.llmrouter.TYPE.v1`, whoever the vendor is."""
-    suffix = f".llmrouter.{event_type(event)}.v1".encode()
-    if not declared.endswith(suffix):
+    if not declared.endswith(_TYPE_SUFFIX[type(event)]):
         raise InvalidRecord("bad_envelope", record, "ce_type", "the envelope's type is not the value's event_type")
 
 

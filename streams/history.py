@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from clickhouse_connect.driver.exceptions import DatabaseError, DataError
 
-from schemas.clickhouse.rows import rows
+from schemas.clickhouse.rows import subjects
 from schemas.clickhouse.tables import BEGUN, Table
 from schemas.codec import InvalidRecord, Record, decode, erasure_in
 from schemas.erasures import Erasure, Erasures
@@ -29,6 +29,9 @@ from streams.store import Store
 log = logging.getLogger(__name__)
 
 Refuse = Callable[[Record, InvalidRecord], Awaitable[None]]
+Unreadable = list[tuple[Record, InvalidRecord]]
+
+CHUNK = 256  # records that are made into columns at once: few enough to be in the processor's cache still
 
 FIRST_WAIT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 30.0
@@ -58,18 +61,33 @@ class TooManyRefused(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Rows of one table, each with the record that it came from."""
+    """Rows of one table as columns in its order, each row with the record that it came from."""
 
     table: Table
     token: str
-    rows: list[tuple[Any, ...]]
+    columns: list[list[Any]]
     records: list[Record]
+
+    def add(self, subjects: Sequence[Any], records: Sequence[Record]) -> Unreadable:
+        """Add the rows of `subjects`; those that cannot be made."""
+        try:
+            made = self.table.read(subjects, records)
+        except Exception as error:
+            if len(records) == 1:
+                return [(records[0], _refusal(records[0], f"makes no row: {type(error).__name__}"))]
+            alone = zip(subjects, records, strict=True)
+            return [each for subject, record in alone for each in self.add([subject], [record])]
+        for column, values in zip(self.columns, made, strict=True):
+            column += values
+        self.records.extend(records)
+        return []
 
     def halves(self) -> Iterator[Self]:
         """Two smaller blocks with tokens of their own: the same ones whenever this block is halved."""
-        middle = len(self.rows) // 2
+        middle = len(self.records) // 2
         for name, part in (("l", slice(None, middle)), ("r", slice(middle, None))):
-            yield type(self)(self.table, f"{self.token}.{name}", self.rows[part], self.records[part])
+            columns = [column[part] for column in self.columns]
+            yield type(self)(self.table, f"{self.token}.{name}", columns, self.records[part])
 
 
 class History:
@@ -102,40 +120,55 @@ class History:
             for record, error in unreadable:
                 tasks.create_task(self._until_done("dead_letters", partial(self._give_up, record, error)))
 
-    def blocks(self, records: Sequence[Record]) -> tuple[list[Block], list[tuple[Record, InvalidRecord]]]:
+    def blocks(self, records: Sequence[Record]) -> tuple[list[Block], Unreadable]:
         """One block a table, and the records that should have made a row and cannot.
 
         A record that the codec refuses makes none: the lane that judges it has written its dead letter.
         """
         token = _token(records)
         blocks: dict[str, Block] = {}
-        unreadable = []
+        unreadable: Unreadable = []
         results: Counter[tuple[str, str]] = Counter()
+        for at in range(0, len(records), CHUNK):
+            found = self._subjects(records[at : at + CHUNK], unreadable, results)
+            for table, (about, places) in found.items():
+                block = blocks.get(table.name)
+                if block is None:
+                    block = Block(table, f"{table.name}:{token}", [[] for _ in table.columns], [])
+                    blocks[table.name] = block
+                unreadable += block.add(about, places)
+        for (topic, result), count in results.items():
+            metrics.EVENTS_CONSUMED.labels("history", topic, result).inc(count)
+        return [block for block in blocks.values() if block.records], unreadable
+
+    def _subjects(
+        self, records: Sequence[Record], unreadable: Unreadable, results: Counter[tuple[str, str]]
+    ) -> dict[Table, tuple[list[Any], list[Record]]]:
+        """What the tables' rows are about, with the records; what cannot be read, and counts, go to the others."""
+        found: dict[Table, tuple[list[Any], list[Record]]] = {}
         for record in records:
             topic = record.topic.removesuffix(self._suffix)
             try:
                 if (erasure := erasure_in(record)) is not None:
                     self.erasures.add(erasure)
                     continue
-                made = rows(topic, record)
+                made = subjects(topic, record)
             except InvalidRecord:
                 results[topic, "dead_letter"] += 1
                 continue
             except Exception as error:
                 unreadable.append((record, _refusal(record, f"makes no row: {type(error).__name__}")))
                 continue
-            for table, row in made:
-                if self.erasures and _is_erased(table, row, self.erasures):
+            for table, subject in made:
+                if self.erasures and _is_erased(table, subject, record, self.erasures):
                     continue
-                block = blocks.get(table.name)
-                if block is None:
-                    block = blocks[table.name] = Block(table, f"{table.name}:{token}", [], [])
-                block.rows.append(row)
-                block.records.append(record)
+                held = found.get(table)
+                if held is None:
+                    held = found[table] = [], []
+                held[0].append(subject)
+                held[1].append(record)
             results[topic, "ok"] += 1
-        for (topic, result), count in results.items():
-            metrics.EVENTS_CONSUMED.labels("history", topic, result).inc(count)
-        return list(blocks.values()), unreadable
+        return found
 
     async def _until_done(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         longest = self._first_wait
@@ -151,7 +184,7 @@ class History:
                 longest = min(2 * longest, LONGEST_WAIT_SECONDS)
 
     async def _store_block(self, block: Block) -> None:
-        stored = len(block.rows)
+        stored = len(block.records)
         # A second look: the table may have been mended while the rows at fault were searched for.
         for single, _ in await self._insert(block):
             for _, error in await self._insert(single):
@@ -163,14 +196,13 @@ class History:
     async def _insert(self, block: Block) -> list[tuple[Block, Exception]]:
         """Insert all but the rows that are at fault themselves, found by halving; return each as a block."""
         try:
-            columns = await asyncio.to_thread(lambda: list(zip(*block.rows, strict=True)))
             with metrics.CLICKHOUSE_SECONDS.labels(block.table.name).time():
-                await self._store.insert(block.table, columns, block.token)
+                await self._store.insert(block.table, block.columns, block.token)
             return []
         except (DatabaseError, *_VALUE_ERRORS) as error:
             if not _blames_a_value(error):
                 raise
-            if len(block.rows) == 1:
+            if len(block.records) == 1:
                 return [(block, error)]
         refused = []
         for half in block.halves():
@@ -185,14 +217,16 @@ class History:
             await self._refuse(record, error)
 
 
-def _is_erased(table: Table, row: tuple[Any, ...], erasures: Erasures) -> bool:
+def _is_erased(table: Table, subject: Any, record: Record, erasures: Erasures) -> bool:
     begun = BEGUN.get(table.name, "time")
     if not {"tenant_id", "principal_hash", begun} <= set(table.columns):
         return False
-    held = dict(zip(table.columns, row, strict=False))
-    tenant, principal, time_ms = held["tenant_id"], held["principal_hash"], held[begun]
-    if held.get("has_first_event_time"):  # an alert can begin after what it is about was erased
-        time_ms = min(time_ms, held["first_event_time"])
+    tenant, principal, time_ms = (
+        table.cell(name, subject, record) for name in ("tenant_id", "principal_hash", begun)
+    )
+    # An alert can begin after what it is about was erased.
+    if "has_first_event_time" in table.columns and table.cell("has_first_event_time", subject, record):
+        time_ms = min(time_ms, table.cell("first_event_time", subject, record))
     return erasures.cover(tenant, principal, datetime.fromtimestamp(time_ms / 1000, UTC))
 
 

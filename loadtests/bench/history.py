@@ -13,6 +13,7 @@ from detectors.thresholds import Thresholds
 from schemas.clickhouse import migrations
 from schemas.codec import InvalidRecord
 from schemas.topics import FINDINGS, VERDICTS
+from streams.garbage import settled
 from streams.history import History
 from streams.migrations import migrate
 from streams.replay import FileRecord
@@ -50,19 +51,21 @@ async def rates(records: Sequence[Record], folder: Path, rounds: int) -> Rates:
         await migrate(store, migrations.load())
         history = History(store, refuse)
         blocks = [block for cut in cuts for block in history.blocks(cut)[0]]
-        ready = [(block.table, list(zip(*block.rows, strict=True))) for block in blocks]
-        rows = sum(len(block.rows) for block in blocks)
+        ready = [(block.table, block.columns) for block in blocks]
+        rows = sum(len(block.records) for block in blocks)
         await history.insert(records[:1_000])  # the engine's first insert takes seconds
-        for number in range(rounds):
-            began = time.perf_counter()
-            for cut in cuts:
-                await history.insert(_moved(cut, number))
-            between = time.perf_counter()
-            for place, (table, columns) in enumerate(ready):
-                await store.insert(table, columns, f"bare-{number}-{place}")
-            ended = time.perf_counter()
-            found.history.append(rows / (between - began))
-            found.bare.append(rows / (ended - between))
+        with settled():
+            for number in range(rounds):
+                moved = [_moved(cut, number) for cut in cuts]
+                began = time.perf_counter()
+                for cut in moved:
+                    await history.insert(cut)
+                between = time.perf_counter()
+                for place, (table, columns) in enumerate(ready):
+                    await store.insert(table, columns, f"bare-{number}-{place}")
+                ended = time.perf_counter()
+                found.history.append(rows / (between - began))
+                found.bare.append(rows / (ended - between))
     return found
 
 

@@ -1,6 +1,6 @@
 """A record of any of our topics as rows of the history: a pure function, no I/O."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,6 @@ from schemas.clickhouse.tables import (
     THRESHOLD_LINKS,
     THRESHOLDS,
     VERDICTS,
-    At,
     NumberedReason,
     Table,
 )
@@ -28,54 +27,61 @@ from schemas.events import Outcome, Request, Route
 from schemas.thresholds import ThresholdUpdate
 from schemas.verdicts import Finding, Verdict
 
+Subject = tuple[Table, Any]
 Row = tuple[Table, tuple[Any, ...]]
 
 _EVENT_TABLES = {Request: REQUESTS, Route: ROUTES, Outcome: OUTCOMES}
 
 
-def rows(topic: str, record: Record) -> list[Row]:
-    """Rows that `record` of `topic` (its name without a suffix) makes; none for a tick or a tombstone.
+def subjects(topic: str, record: Record) -> list[Subject]:
+    """What rows of `record` of `topic` (its name without a suffix) are about, each for the `read` of its table.
+
+    None for a tick or a tombstone.
 
     Raises:
         InvalidRecord: the record is none that `topic` may hold. Such an event has a dead letter of its own.
         KeyError: a topic that history does not keep (`TOPICS` has them).
     """
-    at = At(record.partition, record.offset, record.timestamp)
-    return list(_READERS[topic](record, at))
+    return _READERS[topic](record)
 
 
-def _event(record: Record, at: At) -> Iterator[Row]:
+def rows(topic: str, record: Record) -> list[Row]:
+    """The rows themselves; raises as `subjects`."""
+    return [(table, table.row(subject, record)) for table, subject in subjects(topic, record)]
+
+
+def _event(record: Record) -> list[Subject]:
     event = decode_event(record)
-    if event is not None:
-        table = _EVENT_TABLES[type(event)]
-        yield table, table.row(event, at)
+    return [] if event is None else [(_EVENT_TABLES[type(event)], event)]
 
 
-def _verdict(record: Record, at: At) -> Iterator[Row]:
+def _verdict(record: Record) -> list[Subject]:
     verdict = decode(Verdict, record)
-    yield VERDICTS, VERDICTS.row(verdict, at)
-    for number, reason in enumerate(verdict.reasons):
-        yield REASONS, REASONS.row(NumberedReason(verdict, number, reason), at)
+    found: list[Subject] = [(VERDICTS, verdict)]
+    if verdict.reasons:
+        found += [(REASONS, NumberedReason(verdict, number, each)) for number, each in enumerate(verdict.reasons)]
+    return found
 
 
-def _dead_letter(record: Record, at: At) -> Iterator[Row]:
-    yield DEAD_LETTERS, DEAD_LETTERS.row(read_dead_letter(record), at)
+def _dead_letter(record: Record) -> list[Subject]:
+    return [(DEAD_LETTERS, read_dead_letter(record))]
 
 
-def _threshold(record: Record, at: At) -> Iterator[Row]:
+def _threshold(record: Record) -> list[Subject]:
     # A compacted topic's tombstone says nothing about the past, nor does an erasure among the findings.
-    if record.value and ("ce_type", ERASE_TYPE) not in record.headers:
-        update = decode(ThresholdUpdate, record)
-        yield THRESHOLDS, THRESHOLDS.row(update, at)
-        yield THRESHOLD_LINKS, THRESHOLD_LINKS.row(update, at)
+    if not record.value or ("ce_type", ERASE_TYPE) in record.headers:
+        return []
+    update = decode(ThresholdUpdate, record)
+    return [(THRESHOLDS, update), (THRESHOLD_LINKS, update)]
 
 
-def _plain(kind: type, table: Table, record: Record, at: At) -> Iterator[Row]:
-    if record.value or ("ce_type", TICK_TYPE) not in record.headers:
-        yield table, table.row(decode(kind, record), at)
+def _plain(kind: type, table: Table, record: Record) -> list[Subject]:
+    if not record.value and ("ce_type", TICK_TYPE) in record.headers:
+        return []
+    return [(table, decode(kind, record))]
 
 
-_READERS: dict[str, Callable[[Record, At], Iterator[Row]]] = {
+_READERS: dict[str, Callable[[Record], list[Subject]]] = {
     topics.EVENTS.name: _event,
     topics.VERDICTS.name: _verdict,
     topics.FINDINGS.name: partial(_plain, Finding, FINDINGS),

@@ -51,14 +51,12 @@ def _with_embedded_kafka(settings: Settings, stack: contextlib.ExitStack) -> Set
 
 def _run(settings: Settings, roles: tuple[str, ...]) -> int:
     """Run the app to its end; the exit status is 0 after a stop that was asked for."""
-    # Collections were a tenth of judging and a fifth of start-up: what is loaded here stays, and records make
-    # garbage but hardly ever cycles.
-    gc.disable()
+    gc.disable()  # collections were a fifth of start-up
     import faust
     import uvloop
 
     from detectors.detections import DetectionError
-    from streams import logs
+    from streams import garbage, logs
     from streams.app import ROLES, build
 
     loop = uvloop.new_event_loop()
@@ -67,9 +65,7 @@ def _run(settings: Settings, roles: tuple[str, ...]) -> int:
         app = build(settings, [role for role in ROLES if not roles or role in roles])
     except DetectionError as error:
         raise click.ClickException(f"detections:\n{error}") from error
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
-    gc.enable()
+    garbage.settle()
     worker = faust.Worker(app, loop=loop, quiet=True, override_logging=False, redirect_stdouts=False)
     worker.spinner = None  # it writes to standard output, where the alerts are, terminal or not
     logs.setup(settings.log)

@@ -59,16 +59,16 @@ class Results:
         """Store the rest, then the run."""
         for table in self._waiting:
             await self._write(table)
-        await self._insert(REPLAY_RUNS, [REPLAY_RUNS.row(self._run, _NOWHERE)])
+        await self._insert(REPLAY_RUNS, [self._run])
 
     async def _write(self, table: Table) -> None:
         judged, self._waiting[table] = self._waiting[table], []
         if judged:
-            await self._insert(table, [table.row(each, _NOWHERE) for each in judged])
+            await self._insert(table, judged)
 
-    async def _insert(self, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
+    async def _insert(self, table: Table, subjects: Sequence[Any]) -> None:
         self._blocks += 1
-        columns = list(zip(*rows, strict=True))
+        columns = table.read(subjects, [_NOWHERE] * len(subjects))
         token = f"{self._run.run_id}:{self._run.made_at.timestamp()}:{self._blocks}"
         await self._store.insert(table, columns, token)
 

@@ -270,7 +270,7 @@ async def test_letters_that_cannot_be_sent_are_tried_again(store: Store) -> None
 def test_topics_are_told_by_their_name_without_the_suffix(letters: Letters) -> None:
     suffixed = [FileRecord(r.topic + ".run1", r.offset, r.timestamp, r.value) for r in log(topics.EVENTS, REQUESTS)]
     blocks, unreadable = History(Store("http://localhost"), letters, suffix=".run1").blocks(suffixed)
-    assert [(block.table.name, len(block.rows)) for block in blocks] == [("requests", 100)]
+    assert [(block.table.name, len(block.records)) for block in blocks] == [("requests", 100)]
     assert unreadable == []
 
 
