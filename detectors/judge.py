@@ -11,6 +11,7 @@ from detectors.contract import Case, Forgetful, PromptFacts, StreamDetector
 from detectors.detections import Detections, shipped
 from detectors.joins import Entry, Joins, Key
 from detectors.kinds import EVIDENCE, KINDS, OF_MANY
+from detectors.longprompts import decode_event
 from detectors.panel import PromptPanel
 from detectors.processor import Output, Record
 from detectors.streamtime import StreamTime
@@ -18,7 +19,7 @@ from detectors.tickets import Tickets
 from detectors.usual_cost import UsualCost
 from detectors.verdict import ask, verdict_of
 from schemas.checkpoints import Marker, check_format
-from schemas.codec import InvalidRecord, dead_letter, decode_event, encode, erasure_in, stable_id
+from schemas.codec import InvalidRecord, dead_letter, encode, erasure_in, stable_id
 from schemas.events import AnyEvent, Outcome, Request, Route, without_text
 from schemas.topics import DEADLETTERS, FINDINGS, VERDICTS
 from schemas.verdicts import Finding, Reason

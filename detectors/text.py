@@ -58,7 +58,10 @@ def _is_padded(end: str) -> bool:
     if end.isascii():
         blanks = end.count(" ") + end.count("\n") + end.count("\t")
     else:
-        blanks = sum(not c.isprintable() or c.isspace() for c in end)
+        rest = "".join(end.split())
+        blanks = len(end) - len(rest)
+        if not rest.isprintable():
+            blanks += sum(not c.isprintable() for c in rest)
     return blanks > _PADDED_CHARS
 
 

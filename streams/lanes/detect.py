@@ -13,6 +13,7 @@ from detectors.thresholds import Thresholds
 from detectors.tickets import Sampling, Tickets, read_canaries
 from detectors.training import sentence_transformer_path
 from detectors.triggers.transformer import Transformer
+from schemas.events import PROMPT_CAP_CHARS
 from schemas.topics import CHECKPOINTS, EVENTS
 from streams.custody import rules
 from streams.lane import LaneSpec
@@ -92,8 +93,9 @@ def spec(settings: Settings, panel: PromptPanel, detections: Detections) -> Lane
 def warm_up(spec: LaneSpec) -> None:
     """Judge one request with its route and outcome, for nothing: compiles what the first would wait for."""
     common = {"request_id": "0", "tenant_id": "0", "principal_hash": "0", "event_time": "1970-01-01T00:00:00Z"}
+    text = "a first prompt " * (PROMPT_CAP_CHARS // 10)  # long ones go another way
     events = (
-        {"event_type": "request", "event_id": "0", "prompt_text": "a first prompt", "prompt_chars": 14},
+        {"event_type": "request", "event_id": "0", "prompt_text": text, "prompt_chars": len(text)},
         {"event_type": "route", "event_id": "1", "selected_model": "0", "difficulty_score": 0.5, "tier_rank": 0},
         {"event_type": "outcome", "event_id": "2", "cost_usd": 0.0},
     )
