@@ -13,7 +13,7 @@ from bisect import bisect
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -24,6 +24,7 @@ from loadtests import prompts
 End: TypeAlias = Literal["prefix", "suffix"]
 Family: TypeAlias = Callable[[random.Random, str, End], str]
 
+_FOLLOWED = 4_000  # fragments whose pairs are kept
 COMMON = 100  # tokens so frequent that a word-like gadget leaves them out
 _WORD = re.compile(r"[^\W\d_]{3,14}")
 # Published GCG suffixes (Zou et al. 2023) hang on words like these, which ask for an obedient beginning.
@@ -68,6 +69,10 @@ class Material:
             counts.update(pieces)
             if len(pieces) > 8:
                 self.fragments.append(pieces)
+        self.followers: dict[str, list[str]] = {}
+        for pieces in self.fragments[:_FOLLOWED]:
+            for before, after in pairwise(pieces):
+                self.followers.setdefault(before, []).append(after)
         ranked = counts.most_common()
         self._pools = {}
         for power in (1.0, 0.7, 0.4):
@@ -104,6 +109,17 @@ def _dictionary() -> tuple[tuple[str, ...], ...]:
         word for code in ("de", "fr", "es", "it", "pt", "nl") for word in top_n_list(code, 20_000) if word.isalpha()
     ]
     return tuple(english[:5000]), tuple(english[:40_000]), tuple(english[20_000:]), tuple(others)
+
+
+# The evaluation's own languages (`unseen.py`) are not among these.
+_LANGUAGES = ("ca", "cs", "de", "es", "fr", "hu", "id", "it", "nl", "pt", "ru", "tr", "uk")
+
+
+@cache
+def _foreign(language: str) -> tuple[str, ...]:
+    from wordfreq import top_n_list
+
+    return tuple(word for word in top_n_list(language, 20_000) if word.isalpha())
 
 
 def _length(rng: random.Random) -> int:
@@ -160,6 +176,8 @@ def _gcg(material: Material, rng: random.Random) -> str:
 
 
 def _chunks(material: Material, rng: random.Random) -> str:
+    if rng.random() < 0.5:
+        return _mixed(material, rng)
     longest, noise = rng.choice(((2, 0.0), (3, 0.0), (3, 0.3), (4, 0.5))), rng.random() < 0.3
     out: list[str] = []
     n = _length(rng) + 4
@@ -173,6 +191,8 @@ def _chunks(material: Material, rng: random.Random) -> str:
 
 
 def _shuffled(material: Material, rng: random.Random) -> str:
+    if rng.random() < 0.4:
+        return _swapped(material, rng)
     if rng.random() < 0.5:
         fragment = rng.choice(material.fragments)
         at = rng.randrange(len(fragment) - 6)
@@ -186,8 +206,71 @@ def _shuffled(material: Material, rng: random.Random) -> str:
     return " ".join(words)
 
 
+def _swapped(material: Material, rng: random.Random) -> str:
+    """A passage whose words, or tokens, have moved a few places."""
+    if rng.random() < 0.3:
+        pieces = _stretch(rng, rng.choice(material.fragments), 4 + _length(rng))
+    else:
+        pieces = [" " + word for word in _stretch(rng, rng.choice(material.texts).split(), 4 + _length(rng))]
+    far = rng.choice((1.5, 3, 6))
+    order = sorted(range(len(pieces)), key=[at + rng.uniform(0, far) for at in range(len(pieces))].__getitem__)
+    return "".join(pieces[at] for at in order)
+
+
+def _interleaved(material: Material, rng: random.Random) -> str:
+    """Words of two or three passages in turns, or by chance."""
+    half = 3 + _length(rng) // 2
+    queues = [_stretch(rng, rng.choice(material.texts).split(), half) for _ in range(2 + (rng.random() < 0.2))]
+    by_chance = rng.random() < 0.4
+    out: list[str] = []
+    while any(queues):
+        for queue in queues:
+            if queue and (not by_chance or rng.random() < 0.5):
+                out.append(queue.pop(0))
+    return " ".join(out)
+
+
+def _stretch(rng: random.Random, pieces: Sequence[str], n: int) -> list[str]:
+    at = rng.randrange(max(1, len(pieces) - n + 1))
+    return list(pieces[at : at + n])
+
+
+def _walked(material: Material, rng: random.Random) -> str:
+    """Tokens that at times follow from the one before: between frequent tokens and a bigram model's text."""
+    follows, power = rng.uniform(0.1, 0.75), rng.choice((1.0, 0.7, 0.4))
+    out = material.draw(rng, 1, power)
+    for _ in range(_length(rng) + 1):
+        after = material.followers.get(out[-1])
+        out.append(rng.choice(after) if after and rng.random() < follows else material.draw(rng, 1, power)[0])
+    return "".join(out)
+
+
+def _mixed(material: Material, rng: random.Random) -> str:
+    """Runs of words from different texts, with single words, tokens or marks between them."""
+    longest = rng.randint(2, 6)
+    out: list[str] = []
+    filler = rng.choice((_dictionary()[0], _dictionary()[1], _printable()[1], material.words, _MARKS))
+    share = rng.choice((0.15, 0.3, 0.5))
+    left = 4 + int(_length(rng) * 0.8)
+    while left > 0:
+        run = (
+            [rng.choice(filler).strip()]
+            if rng.random() < share
+            else _stretch(rng, rng.choice(material.texts).split(), rng.randint(1, longest))
+        )
+        out += run
+        left -= len(run)
+    return " ".join(out)
+
+
 def _words(material: Material, rng: random.Random) -> str:
-    pool = rng.choice((*_dictionary(), material.words))
+    pool: Sequence[str] = rng.choice((*_dictionary(), material.words))
+    if rng.random() < 0.35:  # of one band of frequency
+        pool = rng.choice(_dictionary())
+        at = rng.randrange(len(pool))
+        pool = pool[at : at + rng.choice((300, 1_000, 4_000))]
+    if rng.random() < 0.25:  # of one language
+        pool = _foreign(rng.choice(_LANGUAGES))
     words = rng.choices(pool, k=max(6, int(_length(rng) * 0.9)))
     style = rng.random()
     if style < 0.15:
@@ -223,8 +306,10 @@ _MAKERS: Mapping[str, Callable[[Material, random.Random], str]] = {
     "one_topic": _topic,
     "repeated_tokens": _repeated,
     "gcg_like": _gcg,
+    "walked_tokens": _walked,
     "chunk_salad": _chunks,
     "shuffled_sentences": _shuffled,
+    "interleaved": _interleaved,
     "dictionary_words": _words,
     "glued_fragments": _glued,
 }

@@ -7,6 +7,7 @@ the model does not know. `python -m loadtests.evaluations --part novelty`.
 """
 
 import random
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from detectors.contract import PromptDetector
 from detectors.evaluation import RATES, Judged, Labelled, judge_all
 from detectors.novelty import artefact
 from detectors.novelty.training import fit
+from detectors.novelty.training.samples import Attack
 from detectors.novelty.training.tagging import ends
 from detectors.novelty.training.texts import Document, documents, without
 from detectors.triggers.grow import Direction
@@ -41,12 +43,13 @@ LEAST_CHARS = 20  # of a published suffix: a few in the list are one word, which
 
 # Kind -> the families of training that are of it.
 KINDS = {
-    "tokens": ("uniform_tokens", "frequent_tokens", "rare_words", "one_topic", "repeated_tokens"),
+    "tokens": ("uniform_tokens", "frequent_tokens", "rare_words", "one_topic", "repeated_tokens", "walked_tokens"),
     "GCG": ("gcg_like",),
     "fragments": ("glued_fragments",),
     "words": ("dictionary_words",),
     "chunks": ("chunk_salad",),
     "shuffled": ("shuffled_sentences",),
+    "interleaved": ("interleaved",),
 }
 
 
@@ -203,17 +206,26 @@ def left_out(
 ) -> Iterator[tuple[str, dict[str, Recall]]]:
     """Recall on each kind by a smaller model (the shipped one's language) that was trained without it.
 
+    It is trained on texts that the shipped language has not counted: what that keeps for its scale, and prompts.
     `NOTHING` as a kind leaves nothing out: what so small a model reaches on every kind that it knows.
     """
     carriers = [row.text for row in held_back(data)]
     own = [Document("own", f"own/{row.source}", row.text) for row in prompts(data) if row.source not in HELD_BACK]
     parts = fit.split(without([*documents(corpora, seed), *own], carriers))
+    strangers = fit.Split([], [], parts.held)
+    for document in (*parts.held, *own):
+        strangers[zlib.crc32(b"half " + document.group.encode("utf-8", "replace")) % 2].append(document)
     base = artefact.load()[0].parts.base
-    made = fit.SplitAttacks(*(families([document.text for document in part]) for part in parts[1:]))
+    language = fit.Language(base, (base,) * fit.FOLDS)
+    made = fit.split_attacks(families, strangers, seed)
     for kind in kinds:
         gone = KINDS.get(kind, ())
-        kept = fit.SplitAttacks(*({name: make for name, make in part.items() if name not in gone} for part in made))
-        model = fit.fit_model(base, parts, kept, SMALL, seed)
+
+        def kept(family: Mapping[str, Attack], gone: Sequence[str] = gone) -> dict[str, Attack]:
+            return {name: attack for name, attack in family.items() if name not in gone}
+
+        attacks = fit.SplitAttacks(list(map(kept, made.tagged)), list(map(kept, made.weighed)), kept(made.held))
+        model = fit.fit_model(language, strangers, attacks, SMALL, seed)
         tried = [trigger for trigger in triggers if trigger.kind == kind or (not gone and trigger.kind in KINDS)]
         uses = list(used(tried, carriers, random.Random(seed)))
         ordinary = model.log_odds(*ends(carriers)).astype(np.float64)

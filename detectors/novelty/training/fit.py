@@ -14,7 +14,7 @@ from detectors.novelty import artefact, ngrams, tokens
 from detectors.novelty.features import classes
 from detectors.novelty.model import Base, Model, Parts
 from detectors.novelty.scale import Scale, fit_scale
-from detectors.novelty.training.samples import Attack, Sample, make
+from detectors.novelty.training.samples import Attack, Carriers, Sample, make
 from detectors.novelty.training.tagging import ends, fit_tagger
 from detectors.novelty.training.texts import Document, documents, without
 from detectors.novelty.trees import Trees, from_lightgbm
@@ -22,7 +22,8 @@ from detectors.novelty.trees import Trees, from_lightgbm
 Families = Callable[[Sequence[str]], Mapping[str, Attack]]
 
 # Bytes of the tables of pairs, triples and skip pairs: with the rest at most 10 MB on disk.
-TABLES = (4_400_000, 3_400_000, 1_200_000)
+TABLES = (4_600_000, 4_300_000, 1_400_000)
+FOLDS = 4
 _TOKEN_CHARS = 40_000_000  # of text that the vocabulary is learned from
 _INTEGERS, _REALS = np.zeros(0, np.int32), np.zeros(0, np.float32)
 _NO_TREES = Trees(_INTEGERS, np.zeros(0, np.int16), _REALS, _INTEGERS, _INTEGERS, _REALS)
@@ -31,59 +32,103 @@ _NO_TREES = Trees(_INTEGERS, np.zeros(0, np.int16), _REALS, _INTEGERS, _INTEGERS
 class Split(NamedTuple):
     """Documents by use; no group of documents is in two of them."""
 
-    counted: list[Document]  # the language model
     tagged: list[Document]  # the tagger's samples
     weighed: list[Document]  # the trees' samples
-    held: list[Document]  # the scale, and the figures while developing
+    held: list[Document]  # the scale, and the figures while developing; the others are counted
 
 
 class SplitAttacks(NamedTuple):
-    """Attack families by use, each over its own documents."""
+    """Attack families by use: of what is trained by fold, each over that fold's own documents."""
 
-    tagged: Mapping[str, Attack]
-    weighed: Mapping[str, Attack]
+    tagged: Sequence[Mapping[str, Attack]]
+    weighed: Sequence[Mapping[str, Attack]]
     held: Mapping[str, Attack]
+
+
+class Language(NamedTuple):
+    """Language models: of all that is counted, and for each fold of it one that has not seen that fold."""
+
+    whole: Base
+    without: tuple[Base, ...]  # FOLDS
 
 
 class Sizes(NamedTuple):
     """How many samples each step has."""
 
-    tagged: int = 240_000
-    weighed: int = 160_000
+    tagged: int = 280_000
+    weighed: int = 240_000
     held: int = 60_000
     epochs: float = 1.2
 
 
+def fold_of(document: Document) -> int:
+    """The fold that a document's group belongs to."""
+    return zlib.crc32(b"fold " + document.group.encode("utf-8", "replace")) % FOLDS
+
+
+def by_fold(found: Sequence[Document]) -> list[list[Document]]:
+    """Documents parted into FOLDS."""
+    folds: list[list[Document]] = [[] for _ in range(FOLDS)]
+    for document in found:
+        folds[fold_of(document)].append(document)
+    return folds
+
+
 def split(found: Sequence[Document]) -> Split:
-    """Part documents by a hash of their group; prompts, being few, go to samples more often than to counts.
+    """Part documents by a hash of their group.
 
     Trees must meet the tagger as a stranger to their documents, or they trust it more than it deserves.
     """
-    parts = Split([], [], [], [])
+    parts = Split([], [], [])
     for document in found:
         place = zlib.crc32(document.group.encode("utf-8", "replace")) / 2**32
-        counted = {"own": 0.0, "prompts": 0.45}.get(document.kind, 0.58)
         own = document.kind == "own"
         if place > 0.93 and not own:
             parts.held.append(document)
-        elif place < counted:
-            parts.counted.append(document)
-        elif place < (0.5 if own else 0.78):
+        elif place < 0.55:
             parts.tagged.append(document)
         else:
             parts.weighed.append(document)
     return parts
 
 
-def learn_language(counted: Sequence[Document], seed: int, tables: tuple[int, int, int] = TABLES) -> Base:
-    """Vocabulary, n-gram tables and token classes of natural texts."""
-    texts = [document.text for document in counted]
+def split_attacks(families: Families, parts: Split, seed: int, texts: int = 12_000) -> SplitAttacks:
+    """Families over each part's texts, and there over each fold's.
+
+    What attacks are cut from is drawn as carriers are: pieces of prompts are to be as odd as pieces of manuals.
+    """
+
+    def over(found: Sequence[Document]) -> Mapping[str, Attack]:
+        carriers = Carriers(found, random.Random(seed))
+        return families([carriers.passage() for _ in range(texts)] if found else [])
+
+    tagged, weighed = ([over(fold) for fold in by_fold(part)] for part in (parts.tagged, parts.weighed))
+    return SplitAttacks(tagged, weighed, over(parts.held))
+
+
+def learn_language(counted: Sequence[Document], seed: int, tables: tuple[int, int, int] = TABLES) -> Language:
+    """Vocabulary, n-gram tables and token classes of natural texts; prompts of one's own are not counted.
+
+    A text that was counted looks more natural than one that was not. What is trained on top must not see that,
+    so that each fold's texts are looked at by counts of the other folds: then all text can be counted, and all of
+    it can be trained on.
+    """
+    folds = [[document.text for document in fold if document.kind != "own"] for fold in by_fold(counted)]
+    texts = [text for fold in folds for text in fold]
     random.Random(seed).shuffle(texts)
     at = int(np.searchsorted(np.cumsum([len(text) for text in texts]), _TOKEN_CHARS)) + 1
     learned = tokens.train([tokens.normalise(text) for text in texts[:at]])
-    flat, offsets = tokens.Tokeniser(learned).encode(texts)
-    grams = ngrams.count(flat, offsets, learned, tables)
-    return Base(learned, grams, classes(learned, grams.log_p))
+    encoded = [tokens.Tokeniser(learned).encode(fold) for fold in folds]
+
+    def counts(chosen: Sequence[int]) -> ngrams.Ngrams:
+        flat = np.concatenate([encoded[k][0] for k in chosen])
+        lengths = np.concatenate([np.diff(encoded[k][1]) for k in chosen])
+        return ngrams.count(flat, np.concatenate([[0], np.cumsum(lengths)]), learned, tables)
+
+    whole = counts(range(FOLDS))
+    made = classes(learned, whole.log_p)
+    without = (counts([k for k in range(FOLDS) if k != left]) for left in range(FOLDS))
+    return Language(Base(learned, whole, made), tuple(Base(learned, grams, made) for grams in without))
 
 
 def _boost(features: NDArray[np.float32], attack: NDArray[np.bool_], seed: int) -> Trees:
@@ -96,14 +141,26 @@ def _boost(features: NDArray[np.float32], attack: NDArray[np.bool_], seed: int) 
     return from_lightgbm(booster.booster_.dump_model())
 
 
-def fit_model(base: Base, parts: Split, attacks: SplitAttacks, sizes: Sizes, seed: int) -> Model:
-    """Tagger and trees, each on attacks over its own documents."""
-    samples = make(sizes.tagged, parts.tagged, attacks.tagged, seed)
-    tagger = fit_tagger(base, samples, sizes.epochs, seed)
-    samples = make(sizes.weighed, parts.weighed, attacks.weighed, seed + 1)
-    features = Model(Parts(base, tagger, _NO_TREES)).features(*ends([sample.text for sample in samples]))
-    attack = np.array([sample.end > 0 for sample in samples])
-    return Model(Parts(base, tagger, _boost(features, attack, seed)))
+def _samples(
+    n: int, found: Sequence[Document], attacks: Sequence[Mapping[str, Attack]], seed: int
+) -> list[list[Sample]]:
+    return [
+        make(n // FOLDS, fold, made, seed + 10 * k) if fold else []
+        for k, (fold, made) in enumerate(zip(by_fold(found), attacks, strict=True))
+    ]
+
+
+def fit_model(language: Language, parts: Split, attacks: SplitAttacks, sizes: Sizes, seed: int) -> Model:
+    """Tagger and trees, each on attacks over its own documents, looked at by counts that lack them."""
+    samples = _samples(sizes.tagged, parts.tagged, attacks.tagged, seed)
+    tagger = fit_tagger(list(zip(language.without, samples, strict=True)), sizes.epochs, seed)
+    samples = _samples(sizes.weighed, parts.weighed, attacks.weighed, seed + 1)
+    features = np.concatenate([
+        Model(Parts(base, tagger, _NO_TREES)).features(*ends([sample.text for sample in fold]))
+        for base, fold in zip(language.without, samples, strict=True)
+    ])  # fmt: skip
+    attack = np.array([sample.end > 0 for fold in samples for sample in fold])
+    return Model(Parts(language.whole, tagger, _boost(features, attack, seed)))
 
 
 def judge(model: Model, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -138,13 +195,16 @@ def fit_artefact(
         kept_back: texts of the evaluation: what shares a passage with one of them is not learned from.
     """
     parts = split(without([*documents(folders, seed), *own], kept_back))
-    base = learn_language(parts.counted, seed)
-    attacks = SplitAttacks(*(families([document.text for document in part]) for part in parts[1:]))
-    model = fit_model(base, parts, attacks, sizes, seed)
+    counted = [*parts.tagged, *parts.weighed]
+    language = learn_language(counted, seed)
+    attacks = split_attacks(families, parts, seed)
+    model = fit_model(language, parts, attacks, sizes, seed)
     held = make(sizes.held, parts.held, attacks.held, seed + 2, benign_share=0.75)
     scale = fit_scale(judge(model, [sample.text for sample in held if sample.end == 0]))
     by_kind: dict[str, int] = {}
-    for document in parts.counted:
+    for document in counted:
+        if document.kind == "own":
+            continue
         by_kind[document.kind] = by_kind.get(document.kind, 0) + len(document.text)
     about = {
         "version": "1",

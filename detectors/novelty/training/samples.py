@@ -20,10 +20,13 @@ _WORD = re.compile(r"[^\W\d_]{3,12}")
 _CODE = ("python", "library", "other_code")
 _LETTERS = string.ascii_letters + string.digits
 # How much of the training carriers each kind of text gives, where there is any of it.
-_WEIGHTS = {"own": 30, "prompts": 12, "bigbench": 26, "quotes": 6, "facts": 3, "chat": 2, "dict": 3,
-            "fortunes": 3, "handbook": 3, "man": 3,
+_WEIGHTS = {"own": 30, "prompts": 12, "bigbench": 26, "evals": 13, "help": 3, "quotes": 6, "facts": 3,
+            "chat": 2, "dict": 3, "fortunes": 3, "handbook": 3, "man": 3,
             "manuals": 2, "translations": 3, "documents": 3, "api_documents": 2, "python": 4, "library": 3,
             "other_code": 4}  # fmt: skip
+# How much of the attacks each family gives, of 2: what is near to natural text teaches less for more of it.
+_SHARES = {"glued_fragments": 4, "uniform_tokens": 3, "dictionary_words": 3,
+           "chunk_salad": 1, "interleaved": 1, "shuffled_sentences": 1}  # fmt: skip
 _OPENINGS = (
     "Write a function that", "Fix this code:", "Explain the following:", "Summarize this text:", "Tell me",
     "Translate into English:", "Rewrite:", "Find the bug", "Give me", "Classify the following", "how do i", "pls",
@@ -66,7 +69,7 @@ class Carriers:
         self._rng = rng
         pools: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         for document in documents:
-            coarse = document.group if document.kind in ("own", "bigbench") else document.kind
+            coarse = document.group if document.kind in ("own", "bigbench", "evals") else document.kind
             pools[document.kind][coarse].append(document.text)
         # BIG-bench's groups differ in size by a thousand: each counts by its size's square root.
         self._pools = {
@@ -339,17 +342,18 @@ def benign(rng: random.Random, carriers: Carriers) -> str:
 def make(
     n: int, documents: Sequence[Document], attacks: Mapping[str, Attack], seed: int, benign_share: float = 0.5
 ) -> list[Sample]:
-    """Draw `n` samples; attacks in equal shares by family, a little more often at the end."""
+    """Draw `n` samples; attacks by their family's share, a little more often at the end."""
     rng = random.Random(seed)
     carriers = Carriers(documents, rng)
     names = sorted(attacks)
+    shares = [_SHARES.get(name, 2) for name in names]
     samples = []
     for _ in range(n):
         if not names or rng.random() < benign_share:
             samples.append(Sample(benign(rng, carriers), "benign", 0, 0))
             continue
         carrier = carriers.passage() if rng.random() < 0.8 else benign(rng, carriers)
-        family = rng.choice(names)
+        family = rng.choices(names, shares)[0]
         end: End = "prefix" if rng.random() < 0.45 else "suffix"
         text = attacks[family](rng, carrier, end)
         extra = len(text) - len(carrier)

@@ -107,14 +107,19 @@ def _weights(network: Any) -> Weights:
     )
 
 
-def fit_tagger(base: Base, samples: Sequence[Sample], epochs: float, seed: int) -> Weights:
-    """Train on samples for one to two epochs (more overfits); a minute for 100,000 samples on one core."""
+def fit_tagger(folds: Sequence[tuple[Base, Sequence[Sample]]], epochs: float, seed: int) -> Weights:
+    """Train for one to two epochs (more overfits); a minute for 100,000 samples on one core.
+
+    The bases of the folds' samples differ in what they have counted only.
+    """
     import torch
     from torch.nn import functional
 
     torch.manual_seed(seed)
     torch.set_num_threads(1)
-    rows, seen, lengths = windows(base, *ends([sample.text for sample in samples]))
+    base, samples = folds[0][0], [sample for _, fold in folds for sample in fold]
+    looked = [windows(by, *ends([sample.text for sample in fold])) for by, fold in folds]
+    rows, seen, lengths = (np.concatenate(arrays) for arrays in zip(*looked, strict=True))
     marked = torch.tensor(_labels(base, samples, rows, lengths))
     attack = torch.tensor([float(sample.end > 0) for sample in samples])
     all_rows, all_seen = torch.tensor(rows), torch.tensor(seen.astype(np.float16))

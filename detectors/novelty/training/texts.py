@@ -16,6 +16,7 @@ from detectors.corpus import natural_texts
 PASSAGE_CHARS = 4_000
 _GROUP_CHARS = 1_200_000  # of one folder: a corpus is many small voices, not one loud one
 _RUN = 12  # words in a row that two texts do not share by chance
+_ROWS = 4_000  # of one table of prompts: thousands of one template teach one thing
 _WORD = re.compile(r"\w+")
 _MARKUP = re.compile(r"<(script|style)[^>]*>.*?</\1>|<[^>]+>", re.S)
 _ROFF = re.compile(r"^[.'].*$|\\f[BIRPCW]|\\[&|c]|\\\(..|\\\[[^\]]*\]|\\.", re.MULTILINE)
@@ -60,6 +61,31 @@ def _examples(task: dict[str, Any], rng: random.Random) -> Iterator[str]:
         yield text
 
 
+_ASKED = ("input", "sample", "query", "prompt", "question")  # where sets of prompts keep what is asked
+
+
+def _rows(path: Path, rng: random.Random) -> Iterator[str]:
+    """Prompts of JSONL rows: a text, or the last message of a conversation, at times with the first before it."""
+    lines = path.read_text("utf-8", "ignore").splitlines()[:_ROWS]
+    rng.shuffle(lines)
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        asked = next((row[name] for name in _ASKED if row.get(name)), "") if isinstance(row, dict) else ""
+        if isinstance(asked, str):
+            yield asked
+        elif isinstance(asked, list):
+            said = [item["content"] for item in asked if isinstance(item, dict) and "content" in item]
+            texts = [text for text in said if isinstance(text, str)]
+            yield (
+                "\n".join([*texts[:1], *texts[-1:]])
+                if len(texts) > 1 and rng.random() < 0.4
+                else "".join(texts[-1:])
+            )
+
+
 def _database(path: Path) -> Iterator[str]:
     with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
         for (table,) in connection.execute("select name from sqlite_master where type = 'table'").fetchall():
@@ -75,7 +101,9 @@ def _read(path: Path, rng: random.Random) -> Iterator[str]:
     elif name == "task.json":
         task = json.loads(path.read_text("utf-8", "ignore"))
         yield from _examples(task, rng) if isinstance(task, dict) else ()
-    elif name.endswith((".html", ".htm")):
+    elif name.endswith(".jsonl"):
+        yield from _rows(path, rng)
+    elif name.endswith((".html", ".htm", ".page")):
         yield from _cut(re.sub(r"\s{2,}", "\n", html.unescape(_MARKUP.sub(" ", path.read_text("utf-8", "ignore")))))
     elif name.endswith(".dict.dz"):
         entries = re.split(r"\n(?=\S)|\n\n", gzip.decompress(path.read_bytes()).decode("utf-8", "ignore"))

@@ -4,6 +4,7 @@ import gzip
 import json
 import random
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from pydoc_data.topics import topics
 
@@ -13,8 +14,9 @@ from click.testing import CliRunner
 
 from detectors.novelty import artefact
 from detectors.novelty.scale import fit_scale
+from detectors.novelty.tokens import Tokeniser
 from detectors.novelty.training import fit
-from detectors.novelty.training.samples import make
+from detectors.novelty.training.samples import Attack, make
 from detectors.novelty.training.tagging import ends
 from detectors.novelty.training.texts import Document, read_folder, without
 from loadtests.attacks.text import families
@@ -32,6 +34,9 @@ def test_a_folder_is_read_by_kind_of_file(tmp_path: Path) -> None:
     (root / "a" / "task.json").write_text(json.dumps({"examples": [{"input": long + " task", "target": "yes"}]}))
     (root / "a" / "page.html").write_text(f"<p>{long} html</p><script>var x</script>")
     (root / "a" / "notes.md").write_text(long + " md")
+    rows = [{"input": [{"role": "system", "content": "ab"}, {"role": "user", "content": long + " last"}]},
+            {"question": long + " row"}, {"input": 3}, [4]]  # fmt: skip
+    (root / "a" / "rows.jsonl").write_text("\n".join([*map(json.dumps, rows), "{"]))
     (root / "a" / "picture.png").write_bytes(b"\x89PNG" * 40)
     (root / "man" / "man1" / "x.1.gz").write_bytes(gzip.compress(f".TH X 1\n{long} man".encode()))
     with sqlite3.connect(root / "quotes.sqlite3") as connection:
@@ -40,6 +45,8 @@ def test_a_folder_is_read_by_kind_of_file(tmp_path: Path) -> None:
     found = list(read_folder(root))
     assert {text.text.split("length. ")[1].split("\n")[0] for text in found} == {
         "task",
+        "last",
+        "row",
         "html",
         "md",
         "man",
@@ -56,6 +63,35 @@ def test_no_group_is_used_twice() -> None:
     assert all(groups)
     assert sum(map(len, groups)) == len(set.union(*groups))
     assert sum(map(len, parts)) == len(DOCUMENTS)
+
+
+def test_a_fold_is_looked_at_by_counts_that_lack_it() -> None:
+    own = [Document("own", f"own/{i}", "zyzzyva " * 200) for i in range(20)]
+    language = fit.learn_language([*DOCUMENTS, *own], 0, (200_000, 200_000, 100_000))
+    rank = language.whole.tokens.index(b" zy") if b" zy" in language.whole.tokens else None
+    assert rank is None or language.whole.grams.counts[rank] == 0  # one's own prompts are samples only
+    sums = [base.grams.counts.sum() for base in language.without]
+    assert sum(sums) == pytest.approx((fit.FOLDS - 1) * language.whole.grams.counts.sum())
+    for fold, base in zip(fit.by_fold(DOCUMENTS), language.without, strict=True):
+        assert fold
+        lacking = language.whole.grams.counts.sum() - base.grams.counts.sum()
+        flat, _ = Tokeniser(base.tokens).encode([document.text for document in fold])
+        assert lacking == len(flat)
+
+
+def test_attacks_are_cut_from_what_prompts_are_drawn_from() -> None:
+    """Kinds of text count by their weight as carriers, not by how many texts they have or which come first."""
+    many = [Document("library", f"library/{i}", f"import os {i} and so on, a line of code") for i in range(3_000)]
+    few = [Document("bigbench", f"bigbench/{i}", f"What is the answer to question {i}?") for i in range(60)]
+    seen: list[Sequence[str]] = []
+
+    def no_families(texts: Sequence[str]) -> dict[str, Attack]:
+        seen.append(texts)
+        return {}
+
+    fit.split_attacks(no_families, fit.Split([*many, *few], [], []), 0, texts=400)
+    asked = [text.startswith("What") for texts in seen for text in texts]
+    assert np.mean(asked) > 0.7
 
 
 def test_copies_of_what_is_kept_back_are_not_learned_from() -> None:
@@ -81,9 +117,9 @@ def test_samples_mark_the_attack() -> None:
 
 def test_a_small_model_learns(tmp_path: Path) -> None:
     parts = fit.split(DOCUMENTS)
-    base = fit.learn_language(parts.counted, 0, (200_000, 200_000, 100_000))
-    attacks = fit.SplitAttacks(*(families([document.text for document in part]) for part in parts[1:]))
-    model = fit.fit_model(base, parts, attacks, fit.Sizes(tagged=2_000, weighed=1_500, epochs=1.0), 0)
+    language = fit.learn_language([*parts.tagged, *parts.weighed], 0, (200_000, 200_000, 100_000))
+    attacks = fit.split_attacks(families, parts, 0, texts=500)
+    model = fit.fit_model(language, parts, attacks, fit.Sizes(tagged=2_000, weighed=1_500, epochs=1.0), 0)
     held = make(600, parts.held, attacks.held, 5)
     recall = fit.report(model, held)
     assert recall["uniform_tokens"]["0.01"] > 0.15  # chance is 0.01
