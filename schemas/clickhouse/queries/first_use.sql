@@ -16,8 +16,8 @@ SELECT
 FROM reasons FINAL
 WHERE flagged
     AND (
-        (`window` = {window:String} AND `window` != '')
-        OR (trigger_id = {trigger:String} AND trigger_id != '')
+        ({window:String} != '' AND `window` = {window:String})
+        OR ({trigger:String} != '' AND trigger_id = {trigger:String})
     )
     AND event_time >= {since:DateTime64(3, 'UTC')} AND event_time < {until:DateTime64(3, 'UTC')}
 GROUP BY tenant_id, principal_hash
