@@ -5,7 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detectors.text import END_CHARS, END_TOKENS, ROW_TOKENS, PromptBatch, read_prompts, read_texts, tokenise
+from detectors.text import (
+    _PADDED_CHARS,
+    END_CHARS,
+    END_TOKENS,
+    ROW_TOKENS,
+    PromptBatch,
+    _is_padded,
+    read_prompts,
+    read_texts,
+    tokenise,
+)  # fmt: skip
 from detectors.vocabulary import SIZE, vocabulary
 from schemas.events import Request
 
@@ -109,3 +119,12 @@ def test_weights_are_bits_and_tell_common_from_rare() -> None:
     assert bits[common] < 2 < bits[rare]
     assert np.median(bits) > 8
     assert END_TOKENS * 2 == ROW_TOKENS
+
+
+ENDS = st.lists(st.sampled_from([" ", "\u00a0", "\u200b", "\x1c", "\n", "é", "😀", "ab"]), max_size=80)
+
+
+@given(ENDS.map(lambda pieces: "".join(pieces) * 7))
+def test_an_end_that_is_no_ascii_is_padded_by_what_is_blank_or_not_printed(end: str) -> None:
+    if not end.isascii():
+        assert _is_padded(end) == (sum(c.isspace() or not c.isprintable() for c in end) > _PADDED_CHARS)
