@@ -53,9 +53,8 @@ class Records:
 
     def catalogue(self, version: int | None = None) -> Catalogue:
         """The approved ones. `version`: given, as a topic's offset, or the number of records taken over."""
-        approved = sorted(
-            (record for record in self._last.values() if record.review == "approved"), key=lambda r: r.trigger_id
-        )
+        held = list(self._last.values())  # in one step: workers build this in a thread while records go on coming
+        approved = sorted((record for record in held if record.review == "approved"), key=lambda r: r.trigger_id)
         return Catalogue(tuple(approved), self._version if version is None else version)
 
 

@@ -1,3 +1,5 @@
+import sys
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -57,6 +59,29 @@ def test_only_approved_ones_in_order_of_their_ids_and_a_version_that_grows() -> 
     assert second.version > first.version
     assert records.catalogue(version=99).version == 99
     assert len(Records().catalogue()) == 0
+
+
+def test_a_catalogue_can_be_made_while_records_come() -> None:
+    """A worker swaps in a thread what its loop goes on reading; an error there ended the worker."""
+    arrive = [entry(f"own{number}") for number in range(12_000)]
+    records, stopped = records_of(arrive[:2_000]), threading.Event()
+
+    def write() -> None:
+        for each in arrive:
+            if not stopped.wait(0):
+                records.put(each)
+
+    writing, interval = threading.Thread(target=write), sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        writing.start()
+        sizes = [len(records.catalogue()) for _ in range(50)]
+    finally:
+        stopped.set()
+        writing.join()
+        sys.setswitchinterval(interval)
+    assert 2_000 <= sizes[0] < sizes[-1]
+    assert sizes == sorted(sizes)
 
 
 def test_a_file_round_trips_and_a_broken_line_is_named(tmp_path: Path) -> None:
