@@ -68,8 +68,7 @@ def test_no_group_is_used_twice() -> None:
 def test_a_fold_is_looked_at_by_counts_that_lack_it() -> None:
     own = [Document("own", f"own/{i}", "zyzzyva " * 200) for i in range(20)]
     language = fit.learn_language([*DOCUMENTS, *own], 0, (200_000, 200_000, 100_000))
-    rank = language.whole.tokens.index(b" zy") if b" zy" in language.whole.tokens else None
-    assert rank is None or language.whole.grams.counts[rank] == 0  # one's own prompts are samples only
+    assert not any(b"zyzz" in token for token in language.whole.tokens)  # one's own prompts are samples only
     sums = [base.grams.counts.sum() for base in language.without]
     assert sum(sums) == pytest.approx((fit.FOLDS - 1) * language.whole.grams.counts.sum())
     for fold, base in zip(fit.by_fold(DOCUMENTS), language.without, strict=True):
@@ -77,6 +76,10 @@ def test_a_fold_is_looked_at_by_counts_that_lack_it() -> None:
         lacking = language.whole.grams.counts.sum() - base.grams.counts.sum()
         flat, _ = Tokeniser(base.tokens).encode([document.text for document in fold])
         assert lacking == len(flat)
+
+
+def test_the_shipped_artefact_is_of_the_version_that_training_makes() -> None:
+    assert artefact.load()[2]["version"] == fit.VERSION
 
 
 def test_attacks_are_cut_from_what_prompts_are_drawn_from() -> None:
