@@ -29,7 +29,7 @@ from streams.store import Store
 log = logging.getLogger(__name__)
 
 Refuse = Callable[[Record, InvalidRecord], Awaitable[None]]
-Unreadable = list[tuple[Record, InvalidRecord]]
+Refusals = list[tuple[Record, InvalidRecord]]
 
 CHUNK = 256  # records that are made into columns at once: few enough to be in the processor's cache still
 
@@ -68,7 +68,7 @@ class Block:
     columns: list[list[Any]]
     records: list[Record]
 
-    def add(self, subjects: Sequence[Any], records: Sequence[Record]) -> Unreadable:
+    def add(self, subjects: Sequence[Any], records: Sequence[Record]) -> Refusals:
         """Add the rows of `subjects`; those that cannot be made."""
         try:
             made = self.table.read(subjects, records)
@@ -120,14 +120,14 @@ class History:
             for record, error in unreadable:
                 tasks.create_task(self._until_done("dead_letters", partial(self._give_up, record, error)))
 
-    def blocks(self, records: Sequence[Record]) -> tuple[list[Block], Unreadable]:
+    def blocks(self, records: Sequence[Record]) -> tuple[list[Block], Refusals]:
         """One block a table, and the records that should have made a row and cannot.
 
         A record that the codec refuses makes none: the lane that judges it has written its dead letter.
         """
         token = _token(records)
         blocks: dict[str, Block] = {}
-        unreadable: Unreadable = []
+        unreadable: Refusals = []
         results: Counter[tuple[str, str]] = Counter()
         for at in range(0, len(records), CHUNK):
             found = self._subjects(records[at : at + CHUNK], unreadable, results)
@@ -142,7 +142,7 @@ class History:
         return [block for block in blocks.values() if block.records], unreadable
 
     def _subjects(
-        self, records: Sequence[Record], unreadable: Unreadable, results: Counter[tuple[str, str]]
+        self, records: Sequence[Record], unreadable: Refusals, results: Counter[tuple[str, str]]
     ) -> dict[Table, tuple[list[Any], list[Record]]]:
         """What the tables' rows are about, with the records; what cannot be read, and counts, go to the others."""
         found: dict[Table, tuple[list[Any], list[Record]]] = {}
@@ -153,6 +153,8 @@ class History:
                     self.erasures.add(erasure)
                     continue
                 made = subjects(topic, record)
+                if self.erasures:
+                    made = [each for each in made if not _is_erased(*each, record, self.erasures)]
             except InvalidRecord:
                 results[topic, "dead_letter"] += 1
                 continue
@@ -160,8 +162,6 @@ class History:
                 unreadable.append((record, _refusal(record, f"makes no row: {type(error).__name__}")))
                 continue
             for table, subject in made:
-                if self.erasures and _is_erased(table, subject, record, self.erasures):
-                    continue
                 held = found.get(table)
                 if held is None:
                     held = found[table] = [], []

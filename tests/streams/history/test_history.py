@@ -282,6 +282,22 @@ def test_an_erasure_that_cannot_be_read_keeps_none_of_the_others_from_being_kept
     assert made.erasures.cover("t1", "p1", datetime(2025, 1, 1, tzinfo=UTC))
 
 
+def test_a_row_that_cannot_be_made_takes_no_other_of_its_batch_along(letters: Letters) -> None:
+    """Rows are made by the hundred, and an erasure asks each for its time: the batch was tried again for ever."""
+    made = History(Store("http://localhost"), letters)
+    made.erasures.add(Erasure(tenant_id="t1", principal_hash="p9", until=datetime(2026, 1, 1, tzinfo=UTC)))
+    last = datetime(9999, 12, 31, 23, 59, 59, 999_999, UTC)  # rounded to milliseconds no calendar has it
+    verdicts = [planted.verdict("r1"), planted.verdict("r2", time=last), planted.verdict("r3")]
+    records = log(topics.VERDICTS, verdicts)
+    (block,), refused = made.blocks(records)
+    assert block.records == [records[0], records[2]]
+    assert [(record, error.reason) for record, error in refused] == [(records[1], "store_refused")]
+
+    refused = block.add([verdicts[0], object(), verdicts[2]], records)
+    assert [record for record, _ in refused] == [records[1]]
+    assert {len(column) for column in (*block.columns, block.records)} == {4}
+
+
 def tokens(records: Sequence[Record], letters: Letters) -> list[str]:
     return [block.token for block in History(Store("http://localhost"), letters).blocks(records)[0]]
 
