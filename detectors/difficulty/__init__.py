@@ -73,6 +73,7 @@ class Difficulty:
         principals: int = PRINCIPALS,
     ) -> None:
         self._thresholds = thresholds
+        # Of version 2, "m/", nothing can be read: what is learnt begins anew.
         self._models = Keyed("r/", versions, RouterModel.pack, RouterModel)
         self._boundaries = Keyed("b/", routers, bytes, bytes)
         self._habits = Keyed("p/", principals, bytes, bytes)

@@ -151,8 +151,8 @@ def _spoofed_difficulty(row: Row) -> str:
             f" added up, {row['score'] / row['threshold']:.1f} times what flags"
         )
     return (
-        f"The difficulty estimate is {row['score']:.1f} robust standard deviations below what prompts like it get,"
-        f" and {row['threshold']:.1f} flag"
+        f"The difficulty estimate is {row['score']:.1f} robust standard deviations below what prompts like it get"
+        f" (fewer where such lows are usual), and {row['threshold']:.1f} flag"
     )
 
 

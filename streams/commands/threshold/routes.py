@@ -53,7 +53,7 @@ def routes(days: float, guardrail_usd: float | None, submit: bool, how: How) -> 
                 scope=ThresholdScope(router_name=router, route=proposal.route, category=proposal.category),
                 cost_usd_per_day=proposal.cost_usd_per_day,
             )  # fmt: skip
-    if not found:
+    if not found and not how.as_json:
         click.echo("no labels ask for a change of a route")
 
 

@@ -1,11 +1,14 @@
 """`pointsman threshold`: what the lane could not carry out is refused before it is sent."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 
 from streams.cli import main
+from streams.commands.threshold import routes
+from streams.store import Answer
 
 
 @pytest.mark.parametrize(
@@ -34,3 +37,12 @@ def test_a_dry_run_shows_what_would_be_sent_and_needs_no_broker() -> None:
     assert (shown["dry_run"], shown["decision"]["scope"], shown["decision"]["value"]) == (
         True, {"tenant_id": "t1"}, 0.98,
     )  # fmt: skip
+
+
+def test_where_labels_ask_for_nothing_json_has_no_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes, "on_brokers", lambda *_: SimpleNamespace(routing={}))
+    monkeypatch.setattr(routes, "on_store", lambda *_: Answer((), [], 0))
+    submit = ("threshold", "routes", "--submit", "--reason", "x")
+    assert CliRunner().invoke(main, submit).stdout == "no labels ask for a change of a route\n"
+    result = CliRunner().invoke(main, [*submit, "--json"])
+    assert (result.exit_code, result.stdout) == (0, "")
