@@ -106,7 +106,7 @@ def build(settings: Settings, roles: Collection[Role]) -> faust.App:
         services += [WarmUp(detecting), Lane(app, detecting, brokers, health, suffix)]
     if "fleet" in roles:
         suppressions = Suppressions()
-        services.append(SuppressionControl(app, brokers, suppressions, suffix))
+        services.append(SuppressionControl(brokers, suppressions, suffix))
         services.append(
             Lane(app, fleet.spec(settings, detections, suppressions, panel.thresholds), brokers, health, suffix)
         )

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-import faust
 from aiokafka import AIOKafkaProducer
 from mode import Service
 
@@ -12,32 +11,44 @@ from detectors.suppressions import Suppressions
 from schemas.codec import InvalidRecord, Record, decode, encode
 from schemas.suppressions import Suppression
 from schemas.topics import SUPPRESSIONS, named
-from streams.kafka import read_to_end
+from streams.kafka import Tail, read_to_end
 
 log = logging.getLogger(__name__)
 
+POLL_MS = 200
+
 
 class SuppressionControl(Service):
-    """Keeps `suppressions` as the topic says. Start it before the fleet lane."""
+    """Keeps `suppressions` as the topic says. Start it before the fleet lane.
 
-    def __init__(
-        self, app: faust.App, brokers: Mapping[str, Any], suppressions: Suppressions, suffix: str = ""
-    ) -> None:
+    Not by a Faust agent, which would read the topic from its beginning once more: what has ended would be in force.
+    """
+
+    def __init__(self, brokers: Mapping[str, Any], suppressions: Suppressions, suffix: str = "") -> None:
         super().__init__()
         self._brokers = brokers
         self._suppressions = suppressions
         self._suffix = suffix
-        source = app.topic(named(SUPPRESSIONS, suffix), value_serializer="raw", key_serializer="raw")
-        app.agent(source, name=f"control.{SUPPRESSIONS.name}")(self._follow)
 
     async def on_start(self) -> None:
         """Read the topic to its end: the first alert is published by the rules in force."""
-        async for record in read_to_end(self._brokers, named(SUPPRESSIONS, self._suffix)):
+        self._tail = Tail(self._brokers, named(SUPPRESSIONS, self._suffix))
+        await self._tail.start()
+        while not await self._tail.at_end():
+            await self._take()
+
+    async def on_stop(self) -> None:
+        """Let go of the topic."""
+        await self._tail.stop()
+
+    async def _take(self) -> None:
+        for record in await self._tail.read(POLL_MS):
             take(self._suppressions, record)
 
-    async def _follow(self, stream: Any) -> None:
-        async for event in stream.events():
-            take(self._suppressions, event.message)
+    @Service.task
+    async def _follow(self) -> None:
+        while not self.should_stop:
+            await self._take()
 
 
 def take(suppressions: Suppressions, record: Record) -> None:

@@ -1,14 +1,16 @@
-"""A worker's catalogue as its topic says: read whole before it is ready, once, and followed from there."""
+"""Catalogue and suppressions as their topics say: read once and whole before a start is over, and followed."""
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import faust
 from aiokafka import AIOKafkaProducer
 
 from detectors.catalogue import shipped
 from detectors.panel import build_panel
+from detectors.suppressions import Suppressions
 from detectors.thresholds import Thresholds
+from schemas.suppressions import Suppression
 from schemas.topics import TRIGGERS, named
 from schemas.triggers import Trigger
 from streams.catalogues import TopicStore
@@ -16,6 +18,7 @@ from streams.control import Control
 from streams.embedded.kafka import KafkaCluster
 from streams.health import Health
 from streams.kafka import Tail
+from streams.suppressions import SuppressionControl, write
 from streams.topics import create_topics
 
 PATIENCE_S = 60.0
@@ -62,6 +65,28 @@ async def test_a_topic_that_is_made_later_is_read_from_its_beginning(kafka: Kafk
             assert [record.key for record in records] == [b"own0"]
     finally:
         await tail.stop()
+
+
+async def test_suppressions_are_read_to_the_end_and_followed(kafka: KafkaCluster, run_id: str) -> None:
+    brokers = {"bootstrap_servers": kafka.bootstrap}
+    await create_topics(brokers, 1, 1, run_id)
+    begun, now_ms = datetime(2026, 1, 1, tzinfo=UTC), int(datetime(2026, 1, 1, 12, tzinfo=UTC).timestamp() * 1000)
+
+    def rule(name: str, hours: int) -> Suppression:
+        return Suppression(
+            suppression_id=name, labels={"trigger_id": name}, starts_at=begun,
+            ends_at=begun + timedelta(hours=hours), owner="ann", reason="a test", created_at=begun,
+        )  # fmt: skip
+
+    for each in (rule("ended", 24), rule("whole", 24), rule("ended", 1)):
+        await write(brokers, each, run_id)
+    rules = Suppressions()
+    async with asyncio.timeout(PATIENCE_S), SuppressionControl(brokers, rules, run_id):
+        assert [rules.over({"trigger_id": name}, now_ms) for name in ("ended", "whole")] == ["", "whole"]
+        await write(brokers, rule("later", 24), run_id)
+        while not rules.over({"trigger_id": "later"}, now_ms):  # noqa: ASYNC110  a service's own loop takes it
+            await asyncio.sleep(0.05)
+        assert rules.over({"trigger_id": "ended"}, now_ms) == ""
 
 
 async def tombstone(brokers: dict[str, str], topic: str, trigger_id: str) -> None:
