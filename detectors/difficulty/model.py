@@ -20,6 +20,7 @@ SELDOM = 10_000  # and from which one in 256
 LEARNERS = 128  # last learnt cases among which
 MOST_OF_ONE = 32  # so many at most are of one principal
 LEAST_SPREAD = 0.1
+MOST_TAIL = 4.0  # no farther, whoever teaches it
 MOST_LOW = 200  # more low cases than others by this: the router has changed, and its model begins anew
 
 _HEAD = struct.Struct("<3d3IH")
@@ -74,11 +75,11 @@ class RouterModel:
 
     @property
     def tail(self) -> float:
-        """How much farther than a normal's the lower tail of the residuals reaches; 1: no farther.
+        """How much farther than a normal's the lower tail of the residuals reaches, from 1 to MOST_TAIL.
 
         It does where few callers have taught the model: another's one topic is then far below what it expects.
         """
-        return max(1.0, (self.middle - self.hundredth) / _HUNDREDTH / self._spread)
+        return min(MOST_TAIL, max(1.0, (self.middle - self.hundredth) / _HUNDREDTH / self._spread))
 
     @property
     def _spread(self) -> float:
