@@ -1,8 +1,16 @@
 """From tokens back to characters: only for what is reported, since it costs as much as reading the prompt."""
 
+from functools import lru_cache
+
 from detectors.folding import fold
 from detectors.text import PromptBatch
 from detectors.vocabulary import vocabulary
+
+
+@lru_cache(maxsize=8_192)
+def _folded_size(char: str) -> int:
+    """Bytes of a character once it is folded."""
+    return len(fold(char).encode())
 
 
 def _characters_of_bytes(text: str) -> list[int] | None:
@@ -13,7 +21,7 @@ def _characters_of_bytes(text: str) -> list[int] | None:
     owners: list[int] = []
     for i, char in enumerate(text):
         # Folding is by character but for leetspeak, which keeps lengths.
-        owners += [i] * len(fold(char).encode())
+        owners += [i] * _folded_size(char)
     return owners if len(owners) == len(folded.encode()) else None
 
 

@@ -27,28 +27,33 @@ class Seen(NamedTuple):
     """A prompt's ends: no texts where they may not be kept."""
 
     tokens: NDArray[np.uint16]
-    pieces: tuple[str, ...]  # as `PromptBatch.pieces`
+    packed_pieces: bytes  # unpacked for the few prompts whose window is told
+
+    @property
+    def pieces(self) -> tuple[str, ...]:
+        """As `PromptBatch.pieces`; none where they may not be kept."""
+        return _decode(self.packed_pieces) if self.packed_pieces else ()
 
     def window_text(self, begin: int, end: int) -> str:
         """The text of the tokens [begin, end); empty where none was kept, or where folding does not map back."""
-        size = len(self.tokens)
-        if len(self.pieces) == 1:
-            tokens, places = token_places(self.pieces[0])
+        size, pieces = len(self.tokens), self.pieces
+        if len(pieces) == 1:
+            tokens, places = token_places(pieces[0])
             if len(tokens) == size:
-                return self.pieces[0][places[begin][0] : places[end - 1][1]]
-        if not self.pieces:
+                return pieces[0][places[begin][0] : places[end - 1][1]]
+        if not pieces:
             return ""
         # Cut in the middle: a window is in the first part of the row or in its last.
-        tokens, places = token_places(self.pieces[0])
+        tokens, places = token_places(pieces[0])
         if BUCKET_OF[tokens[begin:end]].tolist() == self.tokens[begin:end].tolist():
-            return self.pieces[0][places[begin][0] : places[end - 1][1]]
-        tokens, places = token_places(self.pieces[-1])
+            return pieces[0][places[begin][0] : places[end - 1][1]]
+        tokens, places = token_places(pieces[-1])
         begin, end = begin - size + len(tokens), end - size + len(tokens)
         if (
             begin >= 0
             and BUCKET_OF[tokens[begin:end]].tolist() == self.tokens[begin - len(tokens) :][: end - begin].tolist()
         ):
-            return self.pieces[-1][places[begin][0] : places[end - 1][1]]
+            return pieces[-1][places[begin][0] : places[end - 1][1]]
         return ""
 
 
@@ -73,8 +78,7 @@ def unpack_windows(windows: bytes) -> Seen:
     size = int.from_bytes(windows[:2], "little")
     if size > MOST_TOKENS or len(windows) < 2 + 2 * size:
         raise ValueError("no packed windows")
-    text = windows[2 + 2 * size :]
-    return Seen(np.frombuffer(windows, np.uint16, size, 2), _decode(text) if text else ())
+    return Seen(np.frombuffer(windows, np.uint16, size, 2), windows[2 + 2 * size :])
 
 
 @cache
