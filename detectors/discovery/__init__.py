@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from detectors.contract import Answer, Case
 from detectors.discovery import kernel
 from detectors.discovery.expectation import Expectation
-from detectors.discovery.likeness import hashed
 from detectors.discovery.memory import Memory
+from detectors.discovery.texts import hashed
 from detectors.discovery.windows import Seen, bucket_bits, unpack_windows
 from detectors.keyed import Keyed, compound_key
 from detectors.thresholds import Thresholds
@@ -54,7 +54,7 @@ class Discovery:
     """A StreamDetector. Judges at the verdict; the score is the evidence in standard deviations."""
 
     name = "discovery"
-    version = "2"
+    version = "3"
     kinds = ("trigger_candidate", "unseen_trigger", "usual_window")
 
     def __init__(self, thresholds: Thresholds, windows: int = WINDOWS, versions: int = VERSIONS) -> None:
@@ -186,7 +186,7 @@ class Discovery:
             parts=out[kernel.PARTS],
             usual=bool(out[kernel.IS_USUAL]),
             tokens=hashed(seen.tokens[begin:end].tolist()),
-            rest=_rest(np.concatenate((seen.tokens[:begin], seen.tokens[end:]))),
+            rest=_rest(seen.tokens[self._is_rest(size, begin, end)]),
             requests=self._requests + 1 - self._candidate_at,
             text=seen.window_text(begin, end),
         )
@@ -203,6 +203,21 @@ class Discovery:
             window=f"{out[kernel.FAMILY_OF]:08x}",
             use=use,
         )
+
+    def _is_rest(self, size: int, begin: int, end: int) -> NDArray[np.bool_]:
+        """bool[size]: tokens that are neither the window's nor a neighbour's that came back too.
+
+        Of a mutated text one part is the window, and the others are no context.
+        """
+        is_rest = np.ones(size, np.bool_)
+        is_rest[begin:end] = False
+        first = max(0, begin - kernel.REACH)
+        came_back = (
+            self._scratch[kernel.SLOT, first : min(size - kernel.SHINGLE + 1, end + kernel.REACH)] != kernel.NEW
+        )
+        for at in (first + np.flatnonzero(came_back)).tolist():
+            is_rest[at : at + kernel.SHINGLE] = False
+        return is_rest
 
 
 _NOTHING: NDArray[np.float32] = np.zeros_like(Expectation().weights)

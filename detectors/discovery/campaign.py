@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import msgspec
 
-from detectors.discovery.likeness import ALIKE, alike
 from schemas.verdicts import Direction, Finding, Place, WindowUse
 
 MOST_USES = 48  # remembered of a window
@@ -14,6 +13,8 @@ MOST_CONTEXTS = 12
 LEAST_REST = 6  # hashes that a context needs
 MOST_SHARED = 0.12  # Jaccard: from here on it is much the same context again
 AT_ONE_PLACE = 0.75  # share of the uses: content is now here, now there
+OFTEN = 0.34  # share of its uses in which a text's token is
+MOST_TOKENS = 96  # that are counted
 MOST_FAILS = 4  # each doubles the evidence that a window needs
 _GAUSS = (0.5, 1.0)  # rates of the wealth on residuals
 
@@ -41,11 +42,11 @@ class Campaign(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     contexts: list[list[int]] = []
     cosines: float = 0.0  # between contexts, their sum
     evidence: float = 0.0
-    usual: bool = False  # at its last use: it had long been in use
+    usual_uses: int = 0  # at which it had long been in use
     places: dict[str, int] = {}
     scale: float = 0.0
-    tokens: list[int] = []  # of the text that comes back (WindowUse.tokens)
-    votes: int = 0  # uses of it beyond those of other texts
+    counts: dict[int, int] = {}  # of its uses' tokens (WindowUse.tokens)
+    windows: int = 0  # that were counted
     text: str = ""
     parts: int = 0  # that the text has
     wealth: list[float] = []  # logs, of the test on residuals
@@ -55,16 +56,19 @@ class Campaign(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     lifts: list[float] = []
     stage: str = ""
 
-    def vote(self, tokens: list[int]) -> bool:
-        """Whether a use is of the text that most are of (Boyer and Moore's vote); a new one begins anew."""
-        if self.tokens and alike(self.tokens, tokens) < ALIKE:
-            if self.votes or self.asked or self.state:
-                self.votes = max(0, self.votes - 1)
-                return False
-            self.begin_anew(fails=0)
-        self.votes += 1
-        self.tokens = self.tokens or tokens
-        return True
+    @property
+    def tokens(self) -> list[int]:
+        """Those of the text that comes back: in a third of its uses or more, since a trigger mutates."""
+        return [token for token, count in self.counts.items() if count >= OFTEN * self.windows]
+
+    def add_window(self, tokens: list[int]) -> None:
+        """Count a use's tokens; of too many the rarest go."""
+        self.windows += 1
+        for token in set(tokens):
+            self.counts[token] = self.counts.get(token, 0) + 1
+        if len(self.counts) > MOST_TOKENS:
+            kept = sorted(self.counts, key=self.counts.__getitem__, reverse=True)[: MOST_TOKENS // 2]
+            self.counts = {token: self.counts[token] for token in kept}
 
     def add(self, use: Use) -> None:
         """Count a use."""
@@ -80,10 +84,11 @@ class Campaign(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
         if self.direction != finding.direction:
             self.direction, self.evidence, self.wealth = finding.direction, 0.0, []
         self.evidence = max(self.evidence, finding.score)
-        self.usual, self.scale = use.usual, use.scale
+        self.usual_uses += use.usual
+        self.scale = use.scale
         self.places[use.place] = self.places.get(use.place, 0) + 1
         if use.parts >= self.parts and (use.text or not self.text):
-            self.tokens, self.text, self.parts = use.tokens, use.text, use.parts
+            self.text, self.parts = use.text, use.parts
         is_new = self._add_context(use.rest)
         if is_new:
             told = (use.residual if self.direction == "up" else -use.residual) - margin
@@ -107,8 +112,13 @@ class Campaign(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
         """Forget what was gathered; each fail doubles what is needed the next time."""
         self.fails = min(MOST_FAILS, self.fails + fails)
         self.contexts, self.cosines, self.evidence, self.count = [], 0.0, 0.0, 0
-        self.uses, self.places, self.wealth = [], {}, []
-        self.tokens, self.votes, self.text, self.parts = [], 0, "", 0
+        self.uses, self.places, self.wealth, self.usual_uses = [], {}, [], 0
+        self.text, self.parts = "", 0
+
+    @property
+    def usual(self) -> bool:
+        """Whether it had long been in use at most of its uses."""
+        return 2 * self.usual_uses > self.count
 
     @property
     def contexts_alike(self) -> float:

@@ -1,17 +1,16 @@
 """Unseen triggers, second level: candidates of all partitions are added up, told from content, and tried.
 
-    (candidate) ──► gathering ── contexts diverse, evidence ──► tried ── moves the probes ──► named
-                        ▲                                         │
-                        └───────── it does not: twice the bar ────┘
+    (candidate) ──► gathering ── contexts diverse, proof ──► tried ── moves the probes ──► named
+                        ▲                                      │
+                        └──────── it does not: twice the bar ──┘
 
-What tells a trigger from content that happens to lift is first that one text comes back, and not now this and now
-that around the same few words; then its contexts: they have nothing to do with each other. Then a transplant
+A campaign is a text: a window that comes in is a use of the text that it is most like (texts.py), since each detect
+lane cuts and names windows by what it saw first, and a trigger mutates. What tells a trigger from content that
+happens to lift is that its contexts have nothing to do with each other, and that it lifts in nearly all of them: a
+sequential test on the residuals says when it is worth a question to the router. Then a transplant
 (transplant.py): wanted and answered through the log, so that the state stays a function of it. Without a router to
 ask, or without the window's text, the residuals themselves are tested, which is weaker: content that lifts in all
 its contexts passes.
-
-A text may go by several windows: each detect lane cuts and names them by what it saw first, and a trigger mutates.
-So a use of a window that is like a named one is a use of that.
 """
 
 import math
@@ -23,7 +22,7 @@ import msgspec
 
 from detectors.detections import Detections
 from detectors.discovery.campaign import MOST_CONTEXTS, Campaign, Use
-from detectors.discovery.likeness import ALIKE, alike
+from detectors.discovery.texts import Texts
 from detectors.discovery.transplant import LOOKS, is_hopeless, log_wealth
 from detectors.keyed import Keyed
 from detectors.kinds import KINDS
@@ -77,8 +76,8 @@ class Campaigns:
         self._thresholds = thresholds
         self._transplants = transplants
         self._partition = partition
-        self._campaigns = Keyed(f"{STATE.decode()}w/", capacity, _encode, _decode_campaign)
-        self._named: dict[str, list[int]] = {}  # the tokens of those that are named, by window
+        self._campaigns: Keyed[Campaign] = Keyed(f"{STATE.decode()}w/", capacity, _encode, _decode_campaign)
+        self._texts = Texts()
         self._queries = 0.0
         self._tests = 0
         self._out: list[Output] = []
@@ -119,7 +118,7 @@ class Campaigns:
             kept = [use for use in campaign.uses if (use.tenant_id, use.principal_hash) != who]
             if not kept:
                 self._campaigns.drop(window)
-                self._named.pop(window, None)
+                self._texts.drop(window)
             elif len(kept) < len(campaign.uses):
                 campaign.uses = kept
                 self._keep(campaign)
@@ -127,34 +126,36 @@ class Campaigns:
 
     def _on_use(self, finding: Finding, use: WindowUse) -> None:
         self._queries = min(QUERIES, self._queries + self._thresholds["discovery.queries"] * use.requests)
-        campaign = self._campaign_of(finding.window, use.tokens)
-        if campaign is None or self.time_ms - campaign.last_ms > FORGET_MS:
-            campaign = Campaign(window=finding.window, direction=finding.direction, last_ms=self.time_ms)
+        campaign = self._campaign_of(finding, use)
         if any(known.finding_id == finding.finding_id for known in campaign.uses):
             return
-        if campaign.vote(use.tokens):
-            known_use = Use(
-                finding.finding_id, finding.request_id, finding.tenant_id, finding.principal_hash,
-                finding.router_name, _milliseconds(finding.event_time), finding.trigger_id,
-            )  # fmt: skip
-            campaign.last_ms = self.time_ms
-            campaign.add(known_use)
-            if campaign.state:
-                self._say(campaign, known_use)
-            else:
-                self._gather(campaign, finding, use)
+        known_use = Use(
+            finding.finding_id, finding.request_id, finding.tenant_id, finding.principal_hash,
+            finding.router_name, _milliseconds(finding.event_time), finding.trigger_id,
+        )  # fmt: skip
+        campaign.last_ms = self.time_ms
+        campaign.add_window(use.tokens)
+        campaign.add(known_use)
+        if campaign.state:
+            self._say(campaign, known_use)
+        else:
+            self._gather(campaign, finding, use)
         self._keep(campaign)
 
-    def _campaign_of(self, window: str, tokens: list[int]) -> Campaign | None:
-        """The named one that the text is most like; the window's own, where it is like none."""
-        likest = max(((alike(tokens, named), name) for name, named in self._named.items()), default=(0.0, ""))
-        return self._campaigns.get(likest[1] if likest[0] >= ALIKE else window)
+    def _campaign_of(self, finding: Finding, use: WindowUse) -> Campaign:
+        """That of the text which the window is most like, whatever the lane named it by; else a new one."""
+        campaign = self._campaigns.get(next(iter(self._texts.like(use.tokens)), ""))
+        if campaign is not None and self.time_ms - campaign.last_ms <= FORGET_MS:
+            return campaign
+        window = finding.window if campaign is None else campaign.window
+        if campaign is None and self._campaigns.get(window) is not None:  # another text's
+            window = stable_id("window", finding.window, finding.finding_id)[:8]
+        return Campaign(window=window, direction=finding.direction, last_ms=self.time_ms)
 
     def _keep(self, campaign: Campaign) -> None:
-        if campaign.state == "named":
-            self._named[campaign.window] = campaign.tokens
+        self._texts.put(campaign.window, campaign.tokens)
         for gone in self._campaigns.put(campaign.window, campaign, bool(campaign.state or campaign.asked)):
-            self._named.pop(gone, None)
+            self._texts.drop(gone)
 
     def _gather(self, campaign: Campaign, finding: Finding, use: WindowUse) -> None:
         is_new = campaign.gather(finding, use, self._thresholds["discovery.lift"])
@@ -175,7 +176,7 @@ class Campaigns:
             return
         scarce = 1 + 2 * max(0.0, 1 - self._queries / FEW_QUERIES) if self._transplants else 1
         bar = values["discovery.proof"] * 2**campaign.fails * scarce
-        if campaign.evidence < bar * (2 if campaign.usual else 1):
+        if campaign.log_wealth < bar * (2 if campaign.usual else 1):
             return
         margin = values["discovery.inner_lift" if inside else "discovery.lift"]
         if self._transplants and campaign.text:
@@ -279,13 +280,13 @@ class Campaigns:
             time=_time(self.time_ms),
             labels={},
             detector="discovery",
-            detector_version="2",
+            detector_version="3",
             tenant_id=use.tenant_id,
             principal_hash=use.principal_hash,
             router_name=use.router_name,
             request_id=use.request_id,
             event_time=None if use.event_ms is None else _time(use.event_ms),
-            score=round(campaign.lift, 3) if tried else campaign.evidence,
+            score=round(campaign.lift if tried else campaign.log_wealth, 3),
             threshold=values["discovery.lift" if tried else "discovery.proof"],
             threshold_version=values.version,
             direction=campaign.direction,
@@ -328,7 +329,9 @@ class Campaigns:
 
     def loaded(self) -> None:
         """See `Processor.loaded`."""
-        self._named = {window: held.tokens for window, held in self._campaigns.items() if held.state == "named"}
+        self._texts = Texts()
+        for window, campaign in self._campaigns.items():
+            self._texts.put(window, campaign.tokens)
 
     def _marker(self) -> bytes:
         marker = Marker(offset=self.offset, time_ms=self.time_ms, counters=dict(sorted(self.counters.items())))

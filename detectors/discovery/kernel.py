@@ -27,7 +27,7 @@ MOST_SENT = 16  # candidates of a window before it must show twice the evidence
 MOST_ARMS = 5
 MOST_TRIES = 4  # windows of one prompt that are grown
 GAP = 5  # shingles in a row that a window may hold and that do not come back
-TOGETHER = 0.4  # share of the bodies of two shingles of one window: a mutated one is never whole
+TOGETHER = 0.2  # share of the bodies of two shingles of one window: a mutated one is never whole
 WINDOW_TOKENS = 48
 
 # Columns of a remembered window (uint32 each), beside its key.
@@ -113,6 +113,11 @@ def _expected(total, n, weights):  # type: ignore[no-untyped-def]
     """The normal deviate of the score that `n` tokens get whose weights add up to `total`."""
     last = len(weights) - 1
     return weights[last - 1] + weights[last] * _size(n) + total / math.sqrt(n)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _is_usual(birth, count, baseline, newness, requests):  # type: ignore[no-untyped-def]
+    return birth < baseline or count * birth < newness * (requests - birth)
 
 
 @njit(cache=True, nogil=True)
@@ -243,7 +248,7 @@ def look(  # type: ignore[no-untyped-def]
         if fresh and count >= bodies:
             if sent >= MOST_SENT:
                 arm += 1
-            usual = birth < baseline or count * birth < newness * (requests - birth)
+            usual = _is_usual(birth, count, baseline, newness, requests)
             needed = bar * UNIT * 2.0 ** (arm + usual)
             if evidence >= needed and arm < MOST_ARMS:
                 scratch[RATIO, j] = np.int64(1024 * evidence / needed)
@@ -260,7 +265,7 @@ def look(  # type: ignore[no-untyped-def]
             return
         out[BEST] = best
         out[SIGN] = 1 if scratch[UP, best] >= scratch[DOWN, best] else -1
-        _extend(tokens, scratch, rows, bits, least_bits, out)
+        _extend(tokens, scratch, rows, bits, least_bits, baseline, newness, requests, out)
         if not out[FOUND]:  # too common to be a trigger: another one may stand beside it
             for j in range(out[BEGIN], out[END_TOKEN] - SHINGLE + 1):
                 scratch[RATIO, j] = scratch[PART, j] = 0
@@ -284,7 +289,7 @@ def _came_together(one, other, rows):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _extend(tokens, scratch, rows, bits, least_bits, out):  # type: ignore[no-untyped-def]
+def _extend(tokens, scratch, rows, bits, least_bits, baseline, newness, requests, out):  # type: ignore[no-untyped-def]
     """Grow the best shingle to the window that comes back with it, and name that.
 
     A replaced word in it costs as many shingles as a shingle has tokens, so gaps are crossed. `out` tells where it
@@ -297,6 +302,9 @@ def _extend(tokens, scratch, rows, bits, least_bits, out):  # type: ignore[no-un
     family, strongest, least = np.int64(0), np.int64(-1), scratch[KEY_LOW, best]
     scratch[PART, best] = 1
     out[PARTS] = 1
+    birth, count = np.int64(requests), scratch[COUNT, best]
+    if scratch[SLOT, best] >= 0:
+        birth = np.int64(rows[scratch[SLOT, best], BIRTH])
     for direction in (-1, 1):
         at, gap = best + direction, 0
         while 0 <= at < m and abs(at - best) < WINDOW_TOKENS and gap <= GAP:
@@ -305,6 +313,7 @@ def _extend(tokens, scratch, rows, bits, least_bits, out):  # type: ignore[no-un
                 gap = 0
                 scratch[PART, at] = 1
                 out[PARTS] += 1
+                birth, count = min(birth, np.int64(rows[slot, BIRTH])), max(count, scratch[COUNT, at])
                 least = min(least, scratch[KEY_LOW, at])
                 if rows[slot, FAMILY] and scratch[row, at] > strongest:
                     strongest, family = scratch[row, at], np.int64(rows[slot, FAMILY])
@@ -316,7 +325,7 @@ def _extend(tokens, scratch, rows, bits, least_bits, out):  # type: ignore[no-un
     family = own if own else family
     out[BEGIN], out[END_TOKEN] = left, right + SHINGLE
     out[FAMILY_OF] = family if family else least
-    out[BODIES_SEEN], out[IS_USUAL] = scratch[COUNT, best], scratch[USUAL, best]
+    out[BODIES_SEEN], out[IS_USUAL] = count, _is_usual(birth, count, baseline, newness, requests)
     out[RESIDUAL], out[EVIDENCE_OF] = scratch[TOLD, best], scratch[row, best]
     out[FOUND] = _information(tokens[left : right + SHINGLE], bits) >= least_bits
 

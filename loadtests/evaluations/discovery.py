@@ -90,13 +90,13 @@ def _inside(gadget: str, prompt: str) -> str:
     return " ".join([*parts[:half], gadget, *parts[half:]])
 
 
-def plant(score: Score, fleet: Fleet, each: int, rng: random.Random) -> list[Planted]:
+def plant(score: Score, fleet: Fleet, each: int, rng: random.Random, kinds: Sequence[str] = KINDS) -> list[Planted]:
     """`each` campaigns of every kind, a quarter of them downwards, with gadgets that move the router enough."""
     bodies = [prompt.text for prompt in fleet.bodies(rng, 200)]
     plain = score(bodies)
     spread = float(plain.std())
     planted: list[Planted] = []
-    for kind in KINDS:
+    for kind in kinds:
         while sum(campaign.kind == kind for campaign in planted) < each:
             direction: Direction = "down" if rng.random() < 0.25 else "up"
             grown = grow(score, rng.choice(SAMPLINGS), direction, 10, rng.getrandbits(32))
@@ -116,7 +116,7 @@ def _place(kind: str, rng: random.Random) -> Callable[[str, str], str]:
     return as_prefix if kind == "prefix" else as_suffix
 
 
-def make_day(name: str, seed: int, requests: int, each: int) -> Day:
+def make_day(name: str, seed: int, requests: int, each: int, kinds: Sequence[str] = KINDS) -> Day:
     """A day of the router called `name`: the same arguments give the same day."""
     rng = random.Random(f"discovery/{seed}")
     score, data = scorer(name), data_dir()
@@ -128,7 +128,7 @@ def make_day(name: str, seed: int, requests: int, each: int) -> Day:
     fresh = newcomers.asks(late, 100.0)
     for ask in fresh:
         ask.at = end / 2 * (1 + ask.at / fresh[-1].at)
-    planted = plant(score, fleet, each, rng)
+    planted = plant(score, fleet, each, rng, kinds)
     vocabulary = words(data)
     for number, campaign in enumerate(planted):
         callers = fleet.turn(rng, CALLERS) if len(fleet.principals) > 12 * len(planted) else _any(fleet, rng)
@@ -175,6 +175,14 @@ class _Counted:
         return scores
 
 
+class Named(NamedTuple):
+    """A name: its kind, its note, and the numbers of the requests that it was given for."""
+
+    kind: str
+    note: str
+    uses: tuple[int, ...]
+
+
 @dataclass
 class Outcome:
     """What came of a day."""
@@ -187,6 +195,7 @@ class Outcome:
     asked: int = 0  # queries to the router
     pack_s: float = 0.0  # CPU of the prompt stage's part
     judge_s: float = 0.0  # CPU of the detect lane's part
+    add_s: float = 0.0  # CPU of the fleet lane's part, the alerting's in it, without the router's
     state_bytes: int = 0
 
 
@@ -214,20 +223,23 @@ def play(day: Day, name: str, partitions: int = 1, transplants: bool = True) -> 
             told.judge_s += time.process_time() - began
             if isinstance(said, Reason):
                 told.candidates += 1
-                for window, kind, note in fleet.take(said, case, campaign):
-                    _count(told, fleet.owner(window), kind, note, used)
+                for named in fleet.take(said, case):
+                    _count(told, day, named, used)
     told.asked = router.asked
+    told.add_s = fleet.cpu_s
     told.state_bytes = sum(detector.nbytes for detector in detect)
     return told
 
 
-def _count(told: Outcome, owner: int, kind: str, note: str, used: Counter[int]) -> None:
-    if kind == "usual_window":
+def _count(told: Outcome, day: Day, named: Named, used: Counter[int]) -> None:
+    """Count a name for the campaign that most of its uses are of; -1: ordinary requests."""
+    ((owner, _),) = Counter(day.campaign[list(named.uses)].tolist()).most_common(1)
+    if named.kind == "usual_window":
         told.usual += 1
     elif owner >= 0:
         told.named_after.setdefault(owner, used[owner])
     else:
-        told.false.append(note)
+        told.false.append(named.note)
 
 
 def hash_of(principal: str) -> int:
@@ -268,16 +280,11 @@ class _Fleet:
         )
         self._probes = probes
         self._offset = 0
-        self._owners: dict[str, Counter[int]] = defaultdict(Counter)
         self._named: set[str] = set()
+        self.cpu_s = 0.0
 
-    def owner(self, window: str) -> int:
-        """The campaign that most of a window's uses are of; -1: ordinary requests."""
-        return self._owners[window].most_common(1)[0][0]
-
-    def take(self, reason: Reason, case: Case, campaign: int) -> Iterator[tuple[str, str, str]]:
-        """Take a candidate; what is named by it: window, kind, note."""
-        self._owners[reason.window][campaign] += 1
+    def take(self, reason: Reason, case: Case) -> Iterator[Named]:
+        """Take a candidate; what is named by it."""
         finding = Finding(
             finding_id=case.request.event_id, kind=reason.kind, category="cost_escalation", severity="info",
             time=_NOON, labels={}, detector=reason.detector, detector_version=reason.detector_version,
@@ -287,19 +294,23 @@ class _Fleet:
         )  # fmt: skip
         yield from self._apply(finding, round(case.time * 1000))
 
-    def _apply(self, finding: Finding, time_ms: int) -> Iterator[tuple[str, str, str]]:
-        outputs = self._part.apply([FileRecord(FINDINGS.name, self._offset, time_ms, encode(finding))])
+    def _apply(self, finding: Finding, time_ms: int) -> Iterator[Named]:
+        record = FileRecord(FINDINGS.name, self._offset, time_ms, encode(finding))
+        began = time.process_time()
+        outputs = self._part.apply([record])
+        self.cpu_s += time.process_time() - began
         self._offset += 1
-        for output in outputs:
-            if output.topic != FINDINGS.name:
-                continue
-            told = msgspec.json.decode(output.value, type=Finding)
-            if told.transplant is not None and not told.transplant.is_answer and self._probes is not None:
-                told.transplant = answer(self._probes, told.transplant)
-                yield from self._apply(told, time_ms)
-            elif told.use is None and not told.campaign and told.window not in self._named:
-                self._named.add(told.window)
-                yield told.window, told.kind, told.note
+        told = [msgspec.json.decode(o.value, type=Finding) for o in outputs if o.topic == FINDINGS.name]
+        said = defaultdict(list)
+        for one in told:
+            if one.transplant is not None and not one.transplant.is_answer and self._probes is not None:
+                one.transplant = answer(self._probes, one.transplant)
+                yield from self._apply(one, time_ms)
+            elif one.use is None and not one.campaign and one.window not in self._named:
+                said[one.window].append(one)
+        for window, uses in said.items():
+            self._named.add(window)
+            yield Named(uses[-1].kind, uses[-1].note, tuple(int(use.request_id) for use in uses))
 
 
 # --- the tables
@@ -316,7 +327,7 @@ class Tally(NamedTuple):
 def tally(day: Day, told: Outcome) -> dict[str, Tally]:
     """By kind of campaign."""
     found = {}
-    for kind in KINDS:
+    for kind in dict.fromkeys(campaign.kind for campaign in day.planted):
         after = [told.named_after.get(n) for n, campaign in enumerate(day.planted) if campaign.kind == kind]
         named = [uses for uses in after if uses is not None]
         found[kind] = Tally(sum(uses <= SOON for uses in named), len(named), len(after))
@@ -326,25 +337,44 @@ def tally(day: Day, told: Outcome) -> dict[str, Tally]:
 @click.command()
 @click.option("--requests", default=100_000, show_default=True, help="Ordinary requests of a day.")
 @click.option("--each", default=4, show_default=True, help="Campaigns of each kind.")
-@click.option("--seed", "seeds", multiple=True, default=(11, 12, 13), help="Thresholds were set on seeds 1 and 2.")
+@click.option("--seed", "seeds", multiple=True, default=(11, 12, 13), help="Thresholds were set on seeds 1 to 4.")
 @click.option("--router", "names", multiple=True, default=ROUTERS, help="They were set on words and static.")
+@click.option("--kind", "kinds", multiple=True, default=KINDS, type=click.Choice(KINDS), help="Of campaigns.")
 @click.option("--partitions", default=1, show_default=True)
 @click.option("--transplants/--residuals", default=True, help="Ask the router, or test the residuals alone.")
 def main(
-    requests: int, each: int, seeds: Sequence[int], names: Sequence[str], partitions: int, transplants: bool
+    requests: int,
+    each: int,
+    seeds: Sequence[int],
+    names: Sequence[str],
+    kinds: Sequence[str],
+    partitions: int,
+    transplants: bool,
 ) -> None:
     """Print the table of docs/detectors/discovery.md; one row a day."""
-    titles = ("router", "seed", *KINDS, "false", "usual", "queries", "candidates", "us a request", "state")
+    titles = (
+        "router",
+        "seed",
+        *KINDS,
+        "false",
+        "usual",
+        "queries",
+        "candidates",
+        "us a request",
+        "us a candidate",
+        "state",
+    )
     click.echo(f"| {' | '.join(titles)} |\n|{'---|' * len(titles)}")
     for name in names:
         for seed in seeds:
-            day = make_day(name, seed, requests, each)
+            day = make_day(name, seed, requests, each, kinds)
             told = play(day, name, partitions, transplants)
-            kinds = [f"{t.soon} / {t.named} / {t.planted}" for t in tally(day, told).values()]
+            named = [f"{t.soon} / {t.named} / {t.planted}" for t in tally(day, told).values()]
             cells = (
-                name, str(seed), *kinds, str(len(told.false)), str(told.usual),
+                name, str(seed), *named, str(len(told.false)), str(told.usual),
                 f"{told.asked / told.requests:.2%}", f"{told.candidates / told.requests:.1%}",
-                f"{(told.pack_s + told.judge_s) / told.requests * 1e6:.0f}", f"{told.state_bytes / 1e6:.0f} MB",
+                f"{(told.pack_s + told.judge_s) / told.requests * 1e6:.0f}",
+                f"{told.add_s / told.candidates * 1e6:.0f}", f"{told.state_bytes / 1e6:.0f} MB",
             )  # fmt: skip
             click.echo(f"| {' | '.join(cells)} |")
             for note in told.false:

@@ -168,7 +168,7 @@ def test_a_campaign_keeps_members_whose_name_only_contains_the_erased_one() -> N
 
 
 def candidate(number: int, principal: str, window: str) -> Finding:
-    use = WindowUse(bodies=3, residual=0.5, rest=[1, 2, 3])
+    use = WindowUse(bodies=3, residual=0.5, rest=[1, 2, 3], tokens=[*window.encode()])
     return Finding(
         finding_id=f"c{number}", kind="trigger_candidate", category="cost_escalation", severity="info",
         time=at(NOON_MS), labels={}, detector="discovery", detector_version="1", tenant_id="t1",

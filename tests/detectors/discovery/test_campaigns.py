@@ -34,10 +34,15 @@ class Router:
         return [len(text) % 7 / 100 + self.lift * ("TRIGGER" in text) for text in texts]
 
 
+def tokens(seed: int, n: int = 12) -> list[int]:
+    return random.Random(f"window {seed}").sample(range(4096), n)
+
+
 def candidate(n: int, **fields: Any) -> Finding:
     rng = random.Random(n if "seed" not in fields else fields.pop("seed"))
     use: dict[str, Any] = {
         "bodies": n + 1, "residual": 2.5, "scale": 0.1, "place": "head", "text": "TRIGGER", "requests": 5_000,
+        "tokens": tokens(sum(fields.get("window", "w").encode())),
         "rest": sorted(rng.sample(range(4096), 24)), **fields.pop("use", {}),
     }  # fmt: skip
     defaults: dict[str, Any] = {
@@ -105,10 +110,6 @@ def test_content_that_moves_no_probe_is_not() -> None:
     assert lane.campaigns.counters["transplants.queries"] <= 10
 
 
-def tokens(seed: int, n: int = 12) -> list[int]:
-    return random.Random(f"window {seed}").sample(range(4096), n)
-
-
 def test_now_this_now_that_around_the_same_few_words_is_no_text_that_comes_back() -> None:
     lane = Lane(Router(0.3))
     for n in range(40):
@@ -132,6 +133,42 @@ def test_windows_of_one_text_are_one_campaign() -> None:
     lane.take(*(candidate(n, window="other", use={"tokens": tokens(2)}) for n in range(16, 24)))
     uses = Counter(finding.window for finding in lane.findings("unseen_trigger"))
     assert uses == {"w": 16, "other": 8}
+
+
+def test_a_mutated_text_is_one_campaign_however_its_windows_are_cut_and_called() -> None:
+    lane, rng = Lane(Router(0.3)), random.Random(5)
+    for n in range(12):
+        mutated = list(tokens(0))
+        for replaced in rng.sample(range(12), 2):
+            mutated[replaced] = rng.choice(range(4096))
+        cut = slice(0, 9) if n % 3 == 1 else slice(3, 12) if n % 3 == 2 else slice(0, 12)
+        lane.take(candidate(n, window=f"w{n}", use={"tokens": mutated[cut]}))
+    named = lane.findings("unseen_trigger")
+    assert len({finding.window for finding in named}) == 1
+    assert len(named) == 12
+    assert len(lane.proposals()) == 1
+
+
+def test_another_text_under_the_same_name_is_another_campaign() -> None:
+    lane = Lane(Router(0.3))
+    for n in range(16):
+        lane.take(candidate(n, use={"tokens": tokens(n % 2)}))
+    uses = Counter(finding.window for finding in lane.findings("unseen_trigger"))
+    assert sorted(uses.values()) == [8, 8]
+
+
+def test_what_lifts_now_and_then_is_no_question_to_the_router() -> None:
+    lane = Lane(Router(0.3))
+    for n in range(40):
+        lane.take(candidate(n, use={"residual": 2.5 if n % 3 == 0 else 0.0}))
+    assert not lane.findings("transplant")
+
+
+def test_a_window_is_usual_by_most_of_its_uses() -> None:
+    for often, kind in ((3, "unseen_trigger"), (1, "usual_window")):
+        lane = Lane(Router(0.3))
+        lane.take(*(candidate(n, use={"usual": n % 4 >= often}) for n in range(16)))
+        assert {f.kind for f in lane.findings("unseen_trigger") + lane.findings("usual_window")} == {kind}
 
 
 def test_a_named_window_that_is_forgotten_takes_no_uses_any_more() -> None:
@@ -194,7 +231,7 @@ def test_what_is_here_and_there_needs_more_contexts() -> None:
 
 def test_a_usual_window_is_shown_to_reviewers_and_alarms_nobody() -> None:
     lane = Lane(Router(0.3))
-    lane.take(*(candidate(n, score=20.0, use={"usual": True}) for n in range(8)))
+    lane.take(*(candidate(n, use={"usual": True}) for n in range(8)))
     assert lane.findings("usual_window")
     assert not lane.findings("unseen_trigger")
     assert not any(output.topic == ALERTS.name for output in lane.out)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from detectors.contract import Case, PromptFacts
 from detectors.discovery import Discovery
 from detectors.discovery.expectation import READY, REFERENCE
+from detectors.discovery.texts import hashed
 from detectors.discovery.windows import pack_windows, unpack_windows
 from detectors.text import read_texts
 from detectors.thresholds import Thresholds
@@ -114,6 +115,20 @@ def test_most_of_a_mutated_window_is_enough() -> None:
     assert len(reasons) >= 8
     names = [reason.window for reason in reasons]
     assert names.count(max(set(names), key=names.count)) >= 0.7 * len(names)
+
+
+def test_what_comes_back_beside_a_window_is_no_context_of_it() -> None:
+    rng, words = random.Random(4), TRIGGER.split(" ")
+    own = set(hashed(unpack_windows(pack_windows(read_texts([TRIGGER]))[0]).tokens.tolist()))
+    cases = []
+    for i in range(12):
+        between = " ".join(rng.choices(_WORDS, k=8))
+        text = f"{' '.join(words[:4])} {between} {' '.join(words[4:])} {body(rng)}"
+        cases.append(case(WARM + i, text, 0.9))
+    reasons = feed(ready(), cases)
+    assert len(reasons) >= 6
+    assert all(len(use_of(reason).tokens) < len(own) for reason in reasons), "a window is a part"
+    assert sum(len(own & set(use_of(reason).rest)) for reason in reasons) < len(reasons)
 
 
 def test_the_text_travels_only_where_it_is_allowed() -> None:
