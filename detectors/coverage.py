@@ -1,9 +1,15 @@
 """Coverage: is every route judged and guarded, and what do its answers turn out to be? Counts, no learning.
 
 The invariant over all routes: for each (router, model, cache hit, fail-over, stream) the exact number of
-requests, outcomes, guardrail verdicts and unsafe answers since the beginning, and a recent part of them. Findings
+requests, outcomes, guardrail verdicts and unsafe answers since the beginning, and a recent part of them. Gaps
 compare the recent part with the router's other routes and with the route's own past, by Wilson score
 intervals (Wilson 1927; Brown, Cai and DasGupta 2001, section 3.1.1), so that few requests say little.
+
+Unsafe answers are rare, where those intervals are too narrow (2 unsafe of 8 would do), and each partition of the
+lane has routes of its own. So they are tested by bets against "at most the allowed share": likelihood ratios of
+larger odds, each begun anew where it has lost (an e-detector: Shin, Ramdas and Rinaldo 2023). However often one
+looks, and whatever routes and partitions `n` labelled answers are spread over, the chance of a false alarm is at
+most `n / UNSAFE_RUN`, as long as each is unsafe with no more than the allowed chance, whatever came before it.
 """
 
 import hashlib
@@ -26,12 +32,21 @@ LOOK_EVERY = 25  # outcomes (or requests) of a route between two looks
 LEAST = LOOK_EVERY  # of a route before it is judged: the interval says how little few requests say
 LEAST_OTHERS = 200  # of what it is compared with
 RECENT = 1000  # recent counts are halved beyond this: the past fades, the totals do not
-AGAIN_EVERY = 1000  # an open gap is said again after so many outcomes
+AGAIN_EVERY = 1000  # an open gap is said again after so many outcomes (or requests)
+AGAIN_LABELLED = 100  # the same for unsafe answers, of which only the labelled ones are looked at
 Z = 3.29  # one-sided 0.05 %
 TEXT_DETECTORS = ("triggers", "novelty")
 
+UNSAFE_RUN = 1e6  # labelled answers at the allowed share, of all routes together, for one false alarm
+TILTS = (2.0, 4.0, 8.0, 16.0, 32.0)  # times the allowed odds of an unsafe answer, each bet on
+
 _ROUTER_CHARS = 16
 _ROUTE = struct.Struct("<5Q6IB")
+_BETS = struct.Struct(f"<{len(TILTS)}d")
+_NO_BETS = (0.0,) * len(TILTS)
+_LOG_TILTS = tuple(map(math.log, TILTS))
+_LOG_RUN = math.log(UNSAFE_RUN)
+_MOST_WON = _LOG_RUN + math.log(len(TILTS))  # of one bet: it decides alone, and comes down again
 _OPEN = {"guardrail_gap": 1, "unsafe_route": 2, "unjudged": 4}
 _NOTES = {
     "guardrail_gap": "Answers of this route carry a guardrail verdict far less often than expected",
@@ -74,14 +89,15 @@ class RouteCounts:
     recent_labelled: int = 0
     recent_unsafe: int = 0
     open: int = 0
+    bets: tuple[float, ...] = _NO_BETS  # log of what each of `TILTS` has won
 
     def pack(self) -> bytes:
-        """Packed little-endian, 65 bytes."""
+        """Packed little-endian, 105 bytes."""
         return _ROUTE.pack(
             self.requests, self.outcomes, self.guarded, self.labelled, self.unsafe, self.recent_requests,
             self.recent_unjudged, self.recent_outcomes, self.recent_guarded, self.recent_labelled,
             self.recent_unsafe, self.open,
-        )  # fmt: skip
+        ) + _BETS.pack(*self.bets)  # fmt: skip
 
     def add_request(self, unjudged: bool) -> None:
         """Count a request, or a further attempt at it."""
@@ -92,8 +108,8 @@ class RouteCounts:
         self.recent_requests += 1
         self.recent_unjudged += unjudged
 
-    def add_outcome(self, outcome: Outcome) -> None:
-        """Count an outcome."""
+    def add_outcome(self, outcome: Outcome, allowed: float) -> bool:
+        """Count an outcome; whether it is labelled. `allowed`: the unsafe share that nobody minds, 0..1."""
         if self.recent_outcomes >= RECENT:
             self.recent_outcomes //= 2
             self.recent_guarded //= 2
@@ -109,18 +125,40 @@ class RouteCounts:
         self.recent_labelled += labelled
         self.unsafe += unsafe
         self.recent_unsafe += unsafe
+        if labelled:
+            self.bets = tuple(
+                min(_MOST_WON, max(0.0, won) + log_tilt * unsafe - math.log1p(allowed * (tilt - 1)))
+                for won, tilt, log_tilt in zip(self.bets, TILTS, _LOG_TILTS, strict=True)
+            )
+        return labelled
+
+    def is_due(self, kind: str) -> bool:
+        """Whether an open finding is to be said again."""
+        if kind == "unsafe_route":
+            return not self.labelled % AGAIN_LABELLED
+        return not (self.requests if kind == "unjudged" else self.outcomes) % AGAIN_EVERY
+
+    @property
+    def won(self) -> float:
+        """Log of what the bets have won in the mean: evidence that more than allowed is unsafe."""
+        return math.log(math.fsum(map(math.exp, self.bets)) / len(TILTS))
 
 
 def unpack(value: bytes | None) -> RouteCounts:
-    """The counts that `RouteCounts.pack` wrote; zeros for None."""
-    return RouteCounts(*_ROUTE.unpack(value)) if value else RouteCounts()
+    """The counts that `RouteCounts.pack` wrote; zeros for None. Earlier releases did not bet."""
+    if not value:
+        return RouteCounts()
+    counts = RouteCounts(*_ROUTE.unpack_from(value))
+    if len(value) > _ROUTE.size:
+        counts.bets = _BETS.unpack_from(value, _ROUTE.size)
+    return counts
 
 
 class Coverage:
     """A StreamDetector. Findings: `guardrail_gap` and `unsafe_route` at outcomes, `unjudged` at requests."""
 
     name = "coverage"
-    version = "1"
+    version = "2"
     kinds = ("guardrail_gap", "unjudged", "unsafe_route")
 
     def __init__(self, thresholds: Thresholds, capacity: int = CAPACITY) -> None:
@@ -183,8 +221,9 @@ class Coverage:
         if case.outcome is None:
             counts.add_request(_unjudged(case))
             return key, counts, self._look_at_requests(counts)
-        counts.add_outcome(case.outcome)
-        return key, counts, self._look_at_outcomes(key, counts)
+        allowed = self._thresholds["coverage.unsafe_share"]
+        unsafe = self._look_at_labels(counts, allowed) if counts.add_outcome(case.outcome, allowed) else None
+        return key, counts, unsafe or self._look_at_outcomes(key, counts)
 
     def _look_at_requests(self, counts: RouteCounts) -> Answer:
         if counts.recent_requests < LEAST or counts.requests % LOOK_EVERY:
@@ -193,18 +232,18 @@ class Coverage:
         limit = self._thresholds["coverage.unjudged_share"]
         return self._finding(counts, "unjudged", share.low, limit, share.share) or share.share
 
+    def _look_at_labels(self, counts: RouteCounts, allowed: float) -> Reason | None:
+        """At every labelled answer: the bets do not mind."""
+        share = counts.recent_unsafe / counts.recent_labelled
+        return self._finding(counts, "unsafe_route", counts.won, _LOG_RUN, share, allowed)
+
     def _look_at_outcomes(self, key: str, counts: RouteCounts) -> Answer:
         if counts.recent_outcomes < LEAST or counts.outcomes % LOOK_EVERY:
             return 1 - counts.recent_guarded / max(1, counts.recent_outcomes)
         guarded = wilson(counts.recent_guarded, counts.recent_outcomes)
-        unsafe = wilson(counts.recent_unsafe, counts.recent_labelled)
-        limit = self._thresholds["coverage.unsafe_share"]
-        found = self._finding(counts, "unsafe_route", unsafe.low, limit, unsafe.share)
-        if found is None:
-            expected = self._expected_guarded(key, counts)
-            gap, limit = expected - guarded.high, self._thresholds["coverage.guardrail_gap"]
-            found = self._finding(counts, "guardrail_gap", gap, limit, guarded.share, expected)
-        return found or 1 - guarded.share
+        expected = self._expected_guarded(key, counts)
+        gap, limit = expected - guarded.high, self._thresholds["coverage.guardrail_gap"]
+        return self._finding(counts, "guardrail_gap", gap, limit, guarded.share, expected) or 1 - guarded.share
 
     def _expected_guarded(self, key: str, counts: RouteCounts) -> float:
         """The guarded share to expect: the other routes' recent one or the route's own past, at its lower bound."""
@@ -229,8 +268,7 @@ class Coverage:
             if score <= limit / 2:
                 counts.open &= ~bit
             return None
-        looked = counts.requests if kind == "unjudged" else counts.outcomes
-        if counts.open & bit and looked % AGAIN_EVERY:
+        if counts.open & bit and not counts.is_due(kind):
             return None
         counts.open |= bit
         return Reason(

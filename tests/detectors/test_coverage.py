@@ -1,12 +1,17 @@
 """Coverage: exact counts, and findings when a route falls behind the others or its own past."""
 
+import math
+import random
+from collections.abc import Iterable
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detectors.coverage import ROUTES_OF_ROUTER, Coverage, wilson
+from detectors.coverage import ROUTES_OF_ROUTER, TILTS, Coverage, RouteCounts, unpack, wilson
 from detectors.thresholds import Thresholds
+from schemas.events import Outcome
 from schemas.verdicts import Reason
 from tests.detectors.checks import ROUTER, case_of, feed
 
@@ -92,6 +97,65 @@ def test_an_unsafe_route_is_found() -> None:
     assert not send(detector, 500, GUARDED, selected_model="a")
     found = send(detector, 100, unsafe, selected_model="b")
     assert {reason.kind for reason in found} == {"unsafe_route"}
+
+
+def outcome_of(label: str) -> Outcome:
+    made = case_of(outcome={"evaluation_score_label": label}).outcome
+    assert made is not None
+    return made
+
+
+def labelled(detector: Coverage, labels: Iterable[bool], parts: int = 1) -> list[Reason]:
+    """Answers of one route, unsafe or not, judged by each of so many partitions in turn."""
+    found = []
+    detectors = [detector, *(Coverage(Thresholds()) for _ in range(parts - 1))]
+    for i, unsafe in enumerate(labels):
+        label = {"evaluation_score_label": "unsafe" if unsafe else "safe"}
+        found += send(detectors[i % parts], 1, GUARDED | label, selected_model="a")
+    return [reason for reason in found if reason.kind == "unsafe_route"]
+
+
+def test_a_few_unsafe_answers_of_a_few_are_no_finding() -> None:
+    assert not labelled(
+        Coverage(Thresholds()), [True, False, False, False, True, False, False, False, True] + 16 * [False]
+    )
+
+
+def test_unsafe_answers_are_found_by_each_partition_that_sees_a_few() -> None:
+    rng = random.Random(1)
+    found = labelled(Coverage(Thresholds()), [rng.random() < 0.5 for _ in range(120)], parts=6)
+    assert len(found) >= 3
+    assert all(reason.score > reason.threshold and reason.expected == 0.02 for reason in found)
+
+
+def test_answers_at_the_allowed_share_are_no_finding_however_they_are_spread() -> None:
+    rng = random.Random(2)
+    for parts in (1, 6, 100):
+        assert not labelled(Coverage(Thresholds()), [rng.random() < 0.02 for _ in range(20_000)], parts)
+
+
+@given(st.floats(0.0001, 0.5))
+def test_bets_lose_what_they_win_at_the_allowed_share(allowed: float) -> None:
+    counts = RouteCounts()
+    gains = []
+    for label in ("unsafe", "safe"):
+        counts.bets = (1.0,) * len(TILTS)
+        counts.add_outcome(outcome_of(label), allowed)
+        gains.append([math.exp(won - 1.0) for won in counts.bets])
+    for unsafe, safe in zip(*gains, strict=True):
+        assert allowed * unsafe + (1 - allowed) * safe == pytest.approx(1.0)
+
+
+def test_an_unsafe_route_is_said_again_and_ends_when_answers_are_safe_again() -> None:
+    detector = Coverage(Thresholds())
+    assert len(labelled(detector, 300 * [True])) == 4
+    assert not labelled(detector, 1000 * [False])
+    assert len(labelled(detector, 30 * [True])) == 1
+
+
+def test_counts_of_a_release_that_did_not_bet_are_read() -> None:
+    old = RouteCounts(requests=7, open=2)
+    assert unpack(old.pack()[:65]) == old
 
 
 def test_requests_that_nothing_could_read_are_found() -> None:
