@@ -263,6 +263,9 @@ class Judge:
 
     def _emit_finding(self, reason: Reason, case: Case, cause: str) -> None:
         request, route = case.request, case.route
+        if reason.kind in OF_MANY:
+            self._emit_of_many(reason, case, cause)
+            return
         finding = Finding(
             finding_id=stable_id("finding", request.tenant_id, request.principal_hash, cause, reason.kind),
             kind=reason.kind,
@@ -273,7 +276,7 @@ class Judge:
             detector=reason.detector,
             detector_version=reason.detector_version,
             tenant_id=request.tenant_id,
-            principal_hash="" if reason.kind in OF_MANY else request.principal_hash,
+            principal_hash=request.principal_hash,
             router_name=route.router_name if route else "",
             gateway_name=request.gateway_name,
             request_id=request.request_id,
@@ -299,6 +302,23 @@ class Judge:
             self._out.append(Output(FINDINGS.name, finding.router_name.encode(), encode(finding)))
         else:
             self._out += self._detections.records(finding)
+
+    def _emit_of_many(self, reason: Reason, case: Case, cause: str) -> None:
+        """What is about neither the request nor its principal names neither."""
+        request = case.request
+        finding = Finding(
+            finding_id=stable_id("finding", request.tenant_id, request.principal_hash, cause, reason.kind),
+            kind=reason.kind,
+            category=KINDS[reason.kind],
+            severity="info",
+            time=_when(self.time_ms),
+            labels={},
+            detector=reason.detector,
+            detector_version=reason.detector_version,
+            levels=reason.levels,
+        )
+        self.counters[f"findings.{reason.detector}.{reason.kind}"] += 1
+        self._out.append(Output(FINDINGS.name, finding.kind.encode(), encode(finding)))
 
     # --- state
 

@@ -26,6 +26,7 @@ KINDS: Mapping[str, Category] = MappingProxyType(
         "judges_failing": "pipeline",
         "known_trigger": "cost_escalation",
         "novel_text": "cost_escalation",
+        "price_levels": "cost_escalation",
         "probing": "cost_escalation",
         "response_changed": "custody",
         "route_rule_broken": "custody",
@@ -45,10 +46,10 @@ KINDS: Mapping[str, Category] = MappingProxyType(
 )
 
 # What the lanes tell each other on the findings topic: no detection reads them, and no verdict names them.
-EVIDENCE = frozenset({"trigger_candidate", "transplant"})
+EVIDENCE = frozenset({"price_levels", "trigger_candidate", "transplant"})
 
-# Findings that one request gave rise to and that are not about its principal.
-OF_MANY = frozenset({"fleet_spend"})
+# What one request gives rise to and that is about neither it nor its principal: all of a kind go to one partition.
+OF_MANY = frozenset({"price_levels"})
 
 
 def fingerprint(labels: Mapping[str, str]) -> str:

@@ -156,7 +156,11 @@ def source_of(finding: Finding) -> Topic | None:
         return None
     if finding.detector == "feedback":
         return FEEDBACK
-    by_fleet = finding.campaign or (finding.detector == "discovery" and finding.kind != "trigger_candidate")
+    by_fleet = (
+        finding.campaign
+        or finding.kind == "fleet_spend"
+        or (finding.detector == "discovery" and finding.kind != "trigger_candidate")
+    )
     return FINDINGS if by_fleet else EVENTS
 
 

@@ -56,6 +56,15 @@ class Transplant(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
         return bool(self.lifts or self.failed)
 
 
+class PriceLevels(msgspec.Struct, kw_only=True, gc=False):
+    """Ten minutes of a partition's prices, for the fleet lane to add up with others'. Never in a verdict."""
+
+    bucket: int  # their begin, seconds since 1970, in the partition's stream time
+    # By tenant (empty: of the rest): sums of weights, of their squares, and of residuals by weight. A residual is
+    # how far a request's log cost is above its caller's usual one, in the caller's own standard deviations.
+    sums: dict[str, tuple[float, float, float]]
+
+
 class Reason(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     """What one detector saw in one request. A detector that could not judge gives no reason at all."""
 
@@ -77,6 +86,7 @@ class Reason(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     share: float | None = None  # part of the trigger's information that was found, 0..1
     note: str = ""  # one sentence of ours, never text from the event
     use: WindowUse | None = None  # of kinds that are evidence only
+    levels: PriceLevels | None = None  # likewise
 
 
 class Verdict(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
@@ -147,3 +157,4 @@ class Finding(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     campaign: str = ""  # alert_id, in what the fleet lane tells the alerts of a campaign's members
     use: WindowUse | None = None
     transplant: Transplant | None = None
+    levels: PriceLevels | None = None

@@ -105,7 +105,7 @@ JOINS = _counter(
     result="met, route_missing, route_late, request_missing, outcome_late, evicted, erased",
 )  # fmt: skip
 STATE_KEYS = _gauge(
-    "state_keys", "Keys held in state.", part="waiting, settled, answered, pending_alerts, campaigns"
+    "state_keys", "Keys held in state.", part="waiting, settled, answered, pending_alerts, campaigns, levels"
 )
 STATE_EVICTIONS = _counter("state_evictions", "Keys evicted from bounded state.", detector=_DETECTOR)
 TRANSFORMER_PROMPTS = _counter(

@@ -11,8 +11,9 @@ Per principal three one-sided CUSUMs (Page 1954), each against the principal's o
 Real traffic bursts to 26 times its mean, so that the rate says little before it is large; tier and price do not
 depend on the rate at all. Sums fade with stream time: a quiet principal does not collect chance over weeks.
 
-Per tenant, and over all of the partition, River's Page-Hinkley test watches the same price residuals (level.py).
-For single principals River's detectors were behind: docs/detectors/spend.md has the comparison.
+What each ten minutes' price residuals sum to, by tenant, is told the fleet lane (tally.py), which adds up what all
+partitions tell and watches each tenant, and all, with River's Page-Hinkley test (levels.py). For single principals
+River's detectors were behind: docs/detectors/spend.md has the comparison.
 
 Flagged cases, and those of a risen sum, do not move the baseline, for a bounded number of cases: a real change
 of habit becomes the new past.
@@ -25,13 +26,14 @@ from dataclasses import dataclass
 
 from detectors.contract import Answer, Case
 from detectors.keyed import Keyed, compound_key
-from detectors.spend.level import Level
+from detectors.spend.level import MOST_REQUESTS
 from detectors.spend.past import MOST_USD, RANKS, WARM_REQUESTS, Past
+from detectors.spend.tally import Tally
 from detectors.thresholds import Thresholds
-from schemas.verdicts import Reason
+from schemas.verdicts import PriceLevels, Reason
 
 PRINCIPALS = 50_000
-TENANTS = 2_000
+TENANTS = 1_000  # in ten minutes
 ROUTERS = 256
 ESTABLISHED = 50  # requests after which a principal's past is protected from a flood of new ones
 ROUTER_MEMORY = 10_000.0  # requests over which a router's tiers are remembered
@@ -39,12 +41,11 @@ NEAR = 0.7  # share of a threshold from which the answer says why
 
 _TIERS = struct.Struct(f"<{RANKS}d")
 _FIRST_TIERS = (1.0,) + (0.0,) * (RANKS - 1)
-_ALL_TENANTS = ""
+_TALLY_KEY = "l/"
 _NOTES = {
     "tier": "The principal's requests go to dearer tiers than its own past explains",
     "price": "The principal's requests cost more each than its own past explains",
     "rate": "The principal spends far more than twice its usual hour",
-    "level": "Requests of many principals cost more each than their own pasts explain",
 }
 
 
@@ -52,20 +53,20 @@ class Spend:
     """A StreamDetector. Judges tiers at the verdict, and costs at the outcome."""
 
     name = "spend"
-    version = "1"
-    kinds = ("denial_of_wallet", "fleet_spend")
+    version = "2"
+    kinds = ("denial_of_wallet", "price_levels")
 
     def __init__(self, thresholds: Thresholds, principals: int = PRINCIPALS, tenants: int = TENANTS) -> None:
         self._thresholds = thresholds
         self._principals = Keyed("p/", principals, bytes, bytes)
-        self._tenants = Keyed("t/", tenants, Level.pack, Level)
+        self._tally = Tally(tenants)
         self._routers = Keyed("r/", ROUTERS, bytes, bytes)
         self._taken: _Taken | None = None  # of the last `score`
 
     @property
     def evicted(self) -> int:
         """Keys dropped by this process for want of room."""
-        return self._principals.evicted + self._tenants.evicted + self._routers.evicted
+        return self._principals.evicted + self._routers.evicted
 
     def score(self, case: Case) -> Answer:
         """The largest sum over its threshold, a Reason from `NEAR` on; None: nothing to judge, or no past."""
@@ -79,20 +80,19 @@ class Spend:
             taken = self._take(case)
         self._taken = None
         past, rank, usd = taken.past, taken.rank, taken.usd
+        if isinstance(taken.answer, Reason) and taken.answer.levels is not None:
+            self._tally.restart()
         if rank is None and usd is None:
             return
         weight, held = past.weigh(case.time), past.holds(flagged)
         if isinstance(taken.answer, Reason) and taken.answer.flagged:
-            if taken.answer.kind == "fleet_spend":
-                self._acknowledge(case.request.tenant_id)
-            else:
-                limits = self._thresholds
-                past.restart(
-                    limits["spend.tier_odds"],
-                    limits["spend.price"],
-                    limits["spend.rate"],
-                    limits["spend.floor_usd_per_hour"],
-                )
+            limits = self._thresholds
+            past.restart(
+                limits["spend.tier_odds"],
+                limits["spend.price"],
+                limits["spend.rate"],
+                limits["spend.floor_usd_per_hour"],
+            )
         if rank is not None and case.route is not None:
             past.requests += 1
             if not held:
@@ -100,9 +100,10 @@ class Spend:
                 self._learn_router(case.route.router_name, rank, weight)
         if usd is not None:
             residual = past.residual(usd)
-            if residual is not None:
-                self._learn_level(case.request.tenant_id, residual, weight, case.time)
-                self._learn_level(_ALL_TENANTS, residual, weight, case.time)
+            # Requests that have a tier were counted at their verdict too.
+            number = past.in_bucket if _tier(case) is None else math.ceil(past.in_bucket / 2)
+            if residual is not None and number <= MOST_REQUESTS:
+                self._tally.add(case.request.tenant_id, residual, 1 / number, case.time)
             if not held:
                 past.learn_cost(usd, case.time, self._thresholds["spend.floor_usd_per_hour"])
         established = max(past.requests, past.costs) >= ESTABLISHED
@@ -115,18 +116,22 @@ class Spend:
 
     def changes(self) -> Iterator[tuple[str, bytes | None]]:
         """See `StreamDetector.changes`."""
-        for store in (self._principals, self._tenants, self._routers):
-            yield from store.changes()
+        yield from self._principals.changes()
+        yield from self._routers.changes()
+        if self._tally.changed:
+            self._tally.changed = False
+            yield _TALLY_KEY, self._tally.pack()
 
     def snapshot(self) -> dict[str, bytes]:
         """See `StreamDetector.snapshot`."""
-        return self._principals.snapshot() | self._tenants.snapshot() | self._routers.snapshot()
+        return self._principals.snapshot() | self._routers.snapshot() | {_TALLY_KEY: self._tally.pack()}
 
     def load(self, key: str, value: bytes | None) -> None:
         """See `StreamDetector.load`."""
-        for store in (self._principals, self._tenants, self._routers):
-            if store.load(key, value):
-                return
+        if key == _TALLY_KEY:
+            self._tally.load(value)
+        elif not self._principals.load(key, value):
+            self._routers.load(key, value)
 
     def _take(self, case: Case) -> "_Taken":
         """Add the case to a copy of its principal's past, and judge; changes nothing."""
@@ -152,16 +157,13 @@ class Spend:
                 rate = past.rate_sum(floor) / self._thresholds["spend.rate"]
                 stage = "price" if price >= rate else "rate"
                 best, threshold = max(price, rate), f"spend.{stage}"
-        answer = self._answer(request.tenant_id, best, stage, threshold)
+        answer = self._answer(case, best, stage, threshold)
         return _Taken(case, key, past, rank, usd, answer)
 
-    def _answer(self, tenant: str, best: float, stage: str, threshold: str) -> Answer:
-        """The principal's own finding, else one of its tenant or of all, else how near it is."""
-        if best < 1.0:
-            for name in (tenant, _ALL_TENANTS):
-                level = self._tenants.get(_tenant_key(name))
-                if level is not None and level.alarmed:
-                    return self._reason("fleet_spend", "level", 1.0, "spend.fleet")
+    def _answer(self, case: Case, best: float, stage: str, threshold: str) -> Answer:
+        """The principal's own finding; else, at an outcome, what is to be told of all; else how near it is."""
+        if best < 1.0 and case.outcome is not None and (levels := self._tally.due(case.time)) is not None:
+            return self._evidence(levels)
         if not stage:
             return None
         return best if best < NEAR else self._reason("denial_of_wallet", stage, best, threshold)
@@ -181,6 +183,17 @@ class Spend:
             note=_NOTES[stage],
         )
 
+    def _evidence(self, levels: PriceLevels) -> Reason:
+        return Reason(
+            detector=self.name,
+            detector_version=self.version,
+            score=0.0,
+            threshold=self._thresholds["spend.fleet"],
+            threshold_version=self._thresholds.version,
+            kind="price_levels",
+            levels=levels,
+        )
+
     def _tiers_of(self, router: str) -> tuple[float, ...]:
         """Counts of a router's tiers, all principals together."""
         value = self._routers.get(compound_key(router))
@@ -194,25 +207,6 @@ class Spend:
             counts = [count / 2 for count in counts]
         counts[rank] += weight
         self._routers.put(key, _TIERS.pack(*counts), sum(counts) >= ESTABLISHED)
-
-    def _learn_level(self, tenant: str, residual: float, weight: float, time: float) -> None:
-        key = _tenant_key(tenant)
-        level = self._tenants.get(key) or Level()
-        level.add(residual, weight, time, self._thresholds["spend.fleet"])
-        self._tenants.put(key, level, level.established)
-
-    def _acknowledge(self, tenant: str) -> None:
-        """An alarm is said once: by the first case after it."""
-        for key in (_tenant_key(tenant), _tenant_key(_ALL_TENANTS)):
-            level = self._tenants.get(key)
-            if level is not None and level.alarmed:
-                level.alarmed = False
-                self._tenants.put(key, level, level.established)
-                return
-
-
-def _tenant_key(tenant: str) -> str:
-    return compound_key(tenant) if tenant else ""
 
 
 @dataclass(slots=True)
@@ -228,9 +222,14 @@ class _Taken:
 
 
 def _rank(case: Case) -> int | None:
-    """The tier of a first attempt, at the verdict: where a fail-over ends is the provider's doing."""
+    """The tier, at the verdict."""
+    return _tier(case) if case.outcome is None else None
+
+
+def _tier(case: Case) -> int | None:
+    """The tier of a first attempt: where a fail-over ends is the provider's doing."""
     route = case.route
-    if case.outcome is not None or route is None or route.tier_rank is None or route.attempt or route.fallback_from:
+    if route is None or route.tier_rank is None or route.attempt or route.fallback_from:
         return None
     return min(max(route.tier_rank, 0), RANKS - 1)
 

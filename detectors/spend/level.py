@@ -1,73 +1,58 @@
 """Many small principals that rise together: River's Page-Hinkley test over ten-minute price residuals."""
 
 import math
-import struct
 from array import array
 
 from detectors.river import PageHinkley
-from detectors.spend.past import BUCKET_S
+from detectors.spend.past import CLIP as MOST_RESIDUAL
 
 MOST_VALUES = 288  # since the last reset: two days
 ALLOWANCE = 0.1  # standard deviations of one request: smaller shifts are drift
-LEAST_WEIGHT = 5.0  # ten minutes with less say nothing
 CLIP = 4.0
 DELTA = 1.5  # a shift to be told: ordinary ten minutes vary by 1.4, and half of it stays for the next
+MOST_REQUESTS = 4  # of one principal in ten minutes that count, the n-th 1/n
+# Ten minutes with less say nothing: so one principal, however dear, is no shift of many. (18 callers will do.)
+LEAST_SQUARES = (MOST_RESIDUAL * sum(1 / n for n in range(1, MOST_REQUESTS + 1)) / DELTA) ** 2
 LEAST_VALUES = 12
-
-_HEAD = struct.Struct("<4d2B")
 
 
 class Level:
-    """The tenant's current ten minutes, and the test with the values that it was fed since its last reset.
+    """The test of one tenant, or of all, with the values that it was fed since its last reset.
 
     River gives no way to store the test's sums, so that the values are what is stored: feeding them again
     rebuilds it exactly, because a full buffer is cut by the same rule while running.
     """
 
-    def __init__(self, value: bytes | None = None) -> None:
-        self.bucket = self.weight = self.squares = self.total = 0.0
-        self.alarmed = self.drifted = False
-        self._values = array("f")
-        if value is not None:
-            self.bucket, self.weight, self.squares, self.total, alarmed, drifted = _HEAD.unpack_from(value)
-            self.alarmed, self.drifted = bool(alarmed), bool(drifted)
-            self._values.frombytes(value[_HEAD.size :])
+    def __init__(self, value: bytes = b"\0") -> None:
+        self.drifted = bool(value[0])
+        self._values = array("f", value[1:])
         self._test = _test_of(self._values)
 
     def pack(self) -> bytes:
-        """34 bytes, and 4 a value."""
-        head = _HEAD.pack(self.bucket, self.weight, self.squares, self.total, self.alarmed, self.drifted)
-        return head + self._values.tobytes()
+        """1 byte, and 4 a value."""
+        return bytes([self.drifted]) + self._values.tobytes()
 
     @property
     def established(self) -> bool:
         """Whether there is a past worth keeping."""
         return len(self._values) >= LEAST_VALUES
 
-    def add(self, residual: float, weight: float, time: float, threshold: float) -> None:
-        """Add one principal's residual (own standard deviations); closes the ten minutes that have passed."""
-        if time - self.bucket >= BUCKET_S:
-            if self.weight >= LEAST_WEIGHT:
-                self._feed(threshold)
-            self.bucket, self.weight, self.squares, self.total = time - time % BUCKET_S, 0.0, 0.0, 0.0
-        self.weight += weight
-        self.squares += weight * weight
-        self.total += weight * residual
-
-    def _feed(self, threshold: float) -> None:
+    def add(self, weight: float, squares: float, total: float, threshold: float) -> bool:
+        """Take ten minutes in (sums of weights, of their squares, of residuals by weight); whether they alarm."""
+        if not (LEAST_SQUARES <= squares < math.inf and 0 < weight < math.inf and math.isfinite(total)):
+            return False
         if self.drifted:
             del self._values[:]
         if len(self._values) >= MOST_VALUES:
             del self._values[: MOST_VALUES // 2]
         if self.drifted or len(self._values) == MOST_VALUES // 2:
             self._test = _test_of(self._values)
-        mean = self.total / self.weight
-        value = (mean - ALLOWANCE) * self.weight / math.sqrt(self.squares)
+        value = (total / weight - ALLOWANCE) * weight / math.sqrt(squares)
         self._values.append(max(-CLIP, min(CLIP, value)))
         self._test.threshold = threshold
         self._test.update(self._values[-1])
-        self.drifted = self._test.drift_detected
-        self.alarmed = self.alarmed or self.drifted
+        self.drifted = bool(self._test.drift_detected)
+        return self.drifted
 
 
 def _test_of(values: "array[float]") -> PageHinkley:

@@ -26,6 +26,7 @@ from detectors.discovery.campaigns import Campaigns
 from detectors.discovery.transplant import Probes, answer, shipped_probes
 from detectors.discovery.windows import pack_windows
 from detectors.fleet import FleetPartition
+from detectors.spend.levels import Levels
 from detectors.text import read_texts
 from detectors.thresholds import Thresholds
 from detectors.triggers.grow import SAMPLINGS, Direction, grow
@@ -276,7 +277,9 @@ class _Fleet:
 
     def __init__(self, thresholds: Thresholds, probes: Probes | None) -> None:
         self._part = FleetPartition(
-            Alerting(shipped()), Campaigns(shipped(), thresholds, transplants=probes is not None)
+            Alerting(shipped()),
+            Campaigns(shipped(), thresholds, transplants=probes is not None),
+            Levels(shipped(), thresholds),
         )
         self._probes = probes
         self._offset = 0

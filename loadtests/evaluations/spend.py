@@ -19,12 +19,17 @@ import numpy.typing as npt
 from river import drift, stats
 
 from detectors.contract import Case, PromptFacts
+from detectors.detections import shipped
 from detectors.spend import Spend
+from detectors.spend.levels import Levels
 from detectors.thresholds import Thresholds
 from loadtests.prompts import data_dir
 from loadtests.router import SHARES, TIERS
+from schemas.codec import encode
 from schemas.events import Outcome, Request, Route
-from schemas.verdicts import Reason
+from schemas.topics import FINDINGS
+from schemas.verdicts import Finding, PriceLevels, Reason
+from streams.replay import FileRecord
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -111,9 +116,9 @@ def attack(honest: Traffic, kind: str, times: float, rng: np.random.Generator) -
 
 @dataclass
 class Alarm:
-    """A flagged case."""
+    """A flagged case, or what the fleet lane finds of all."""
 
-    principal: int
+    principal: int  # -1: of all
     time: float
     kind: str
     stage: str
@@ -131,7 +136,7 @@ def play(traffic: Sequence[Traffic], detector: Spend) -> Iterator[Alarm]:
     requests = [Request(**person) for person in people]
     route = Route(**people[0], selected_model="m", router_name="words")
     outcome = Outcome(**people[0])
-    facts = PromptFacts()
+    facts, fleet, told = PromptFacts(), Levels(shipped(), Thresholds()), 0
     for i in np.argsort(time, kind="stable").tolist():
         person = int(who[i])
         route.tier_rank, outcome.cost_usd = int(rank[i]), float(usd[i])
@@ -142,6 +147,18 @@ def play(traffic: Sequence[Traffic], detector: Spend) -> Iterator[Alarm]:
             detector.learn(case, flagged)
             if flagged and isinstance(answer, Reason):
                 yield Alarm(person, case.time, answer.kind, answer.stage)
+            if isinstance(answer, Reason) and answer.levels is not None:
+                for _ in fleet.apply([_record(told, case.time, answer.levels)]):
+                    yield Alarm(-1, case.time, "fleet_spend", "level")
+                told += 1
+
+
+def _record(offset: int, time: float, levels: PriceLevels) -> FileRecord:
+    finding = Finding(
+        finding_id=str(offset), kind="price_levels", category="cost_escalation", severity="info",
+        time=datetime.fromtimestamp(time, UTC), labels={}, detector="spend", detector_version="2", levels=levels,
+    )  # fmt: skip
+    return FileRecord(FINDINGS.name, offset, round(time * 1000), encode(finding))
 
 
 def false_alarms(traffic: Sequence[Traffic], days: int) -> dict[str, float]:

@@ -107,6 +107,7 @@ def _replay_file(
     from detectors.judge import Judge, JudgeLimits
     from detectors.panel import build_panel
     from detectors.registry import stream_detectors
+    from detectors.spend.levels import Levels
     from detectors.thresholds import Thresholds
     from streams.past.session import read_thresholds
     from streams.replay import replay
@@ -122,7 +123,8 @@ def _replay_file(
         raise click.ClickException(str(error)) from error
     judge = Judge(panel, stream_detectors(thresholds), JudgeLimits())
     probes = Probes(resolve(router)(), shipped_probes()) if router else None
-    fleet = FleetPartition(Alerting(shipped()), Campaigns(shipped(), thresholds, bool(router)))
+    campaigns = Campaigns(shipped(), thresholds, bool(router))
+    fleet = FleetPartition(Alerting(shipped()), campaigns, Levels(shipped(), thresholds))
     result = replay(lines, judge, fleet, flush_ms=60_000, probes=probes)
     data = msgspec.json.format(msgspec.json.encode(result), indent=1)
     if str(out) == "-":

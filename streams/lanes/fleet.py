@@ -4,6 +4,7 @@ from detectors.alerting import Alerting
 from detectors.detections import Detections
 from detectors.discovery.campaigns import Campaigns
 from detectors.fleet import FleetPartition
+from detectors.spend.levels import Levels
 from detectors.suppressions import Suppressions
 from detectors.thresholds import Thresholds
 from schemas.topics import FINDINGS, FLEET_CHECKPOINTS
@@ -19,7 +20,8 @@ def spec(
 
     def make(partition: int) -> FleetPartition:
         alerting = Alerting(detections, suppressions=suppressions, refresh_seconds=fleet.resend_seconds)
-        return FleetPartition(alerting, Campaigns(detections, thresholds, bool(fleet.router_url), partition))
+        campaigns = Campaigns(detections, thresholds, bool(fleet.router_url), partition)
+        return FleetPartition(alerting, campaigns, Levels(detections, thresholds))
 
     return LaneSpec(
         name="fleet",

@@ -21,6 +21,7 @@ from detectors.judge import Judge, JudgeLimits
 from detectors.panel import PromptPanel
 from detectors.processor import Record
 from detectors.registry import stream_detectors
+from detectors.spend.levels import Levels
 from detectors.thresholds import DEFAULTS, Thresholds
 from streams.chain import update_keys
 from streams.custody import rules
@@ -89,7 +90,8 @@ async def replay_past(settings: Settings, wanted: Wanted, store: Store) -> Run:
     alerting = Alerting(detections, refresh_seconds=settings.fleet.resend_seconds)
     # The router is not asked about the past: windows are judged by their residuals.
     campaigns = Campaigns(detections, cast.panel.thresholds, transplants=False)
-    replay = Replay(run, wanted.window, judge, FleetPartition(alerting, campaigns))
+    levels = Levels(detections, cast.panel.thresholds)
+    replay = Replay(run, wanted.window, judge, FleetPartition(alerting, campaigns, levels))
     results = Results(store, run)
     await results.begin()
     async for partition, records in await _events(settings, wanted, store, run, cast):

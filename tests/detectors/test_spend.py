@@ -1,14 +1,13 @@
-"""Spend: a principal that leaves its own past, by tier, price or rate; tenants that rise together; held
-baselines."""
+"""Spend: a principal that leaves its own past, by tier, price or rate; what is told of many; held baselines."""
 
 import random
-from itertools import pairwise
 
 import pytest
 
 from detectors.contract import Answer
 from detectors.spend import Spend
 from detectors.spend.past import MOST_HELD, Past
+from detectors.spend.tally import Tally
 from detectors.thresholds import Thresholds
 from schemas.verdicts import Reason
 from tests.detectors.checks import ROUTER, START, case_of
@@ -90,8 +89,10 @@ def test_fail_overs_do_not_count_and_free_answers_cost_nothing() -> None:
     spend = Spend(Thresholds())
     habit(spend, 100, 6)
     route = ROUTER | {"tier_rank": 5, "fallback_from": "m0"}
+    free = case_of(time=START + 1e5, route=route, outcome={"cost_usd": 0.0})
+    spend.learn(free, False)  # the habit's last ten minutes are told
     assert spend.score(case_of(time=START + 1e5, route=route)) is None
-    assert spend.score(case_of(time=START + 1e5, route=route, outcome={"cost_usd": 0.0})) is None
+    assert spend.score(free) is None
 
 
 def test_without_a_past_there_is_no_answer() -> None:
@@ -99,19 +100,29 @@ def test_without_a_past_there_is_no_answer() -> None:
     assert ask(spend, START, 5, 100.0) == [None, None]
 
 
-def test_many_small_principals_that_rise_together_are_found_once() -> None:
-    spend, rng = Spend(Thresholds()), random.Random(7)
-    found = []
-    for minute in range(900):
-        for _ in range(4):
-            who = rng.randrange(60)
-            usd = 0.01 * rng.lognormvariate(0, 0.5) * (1.6 if minute >= 600 else 1.0)
-            for answer in ask(spend, START + minute * 60 + who / 60, 0, usd, f"p{who}"):
-                if isinstance(answer, Reason) and answer.kind == "fleet_spend":
-                    found.append(minute)
-    assert found
-    assert min(found) >= 600
-    assert all(later - earlier >= 10 or later == earlier for earlier, later in pairwise(found))
+def test_ten_minutes_are_told_once_by_the_first_outcome_after_them() -> None:
+    spend = Spend(Thresholds())
+    told = [
+        answer.levels
+        for who in ("p0", "p1")
+        for answer in habit(spend, 60, 5, who, tenant=f"of-{who}")
+        if isinstance(answer, Reason) and answer.levels is not None
+    ]
+    assert all(isinstance(levels.bucket, int) and levels.bucket % 600 == 0 for levels in told)
+    assert len({levels.bucket for levels in told}) == len(told)
+    assert {name for levels in told for name in levels.sums} == {"of-p0"}  # p1's past begins where the time stands
+    first = told[0].sums["of-p0"]
+    assert first[0] >= first[1] > 0
+
+
+def test_tenants_beyond_the_bound_count_together() -> None:
+    tally = Tally(2)
+    for i in range(5):
+        tally.add(f"t{i}", 1.0, 0.5, START)
+    told = tally.due(START + 1200)
+    assert told is not None
+    assert told.sums == {"t0": (0.5, 0.25, 0.5), "t1": (0.5, 0.25, 0.5), "": (1.5, 0.75, 1.5)}
+    assert tally.due(START + 1) is None
 
 
 def test_flagged_cases_hold_the_baseline_for_a_time_only() -> None:

@@ -18,6 +18,7 @@ from detectors.alerting import Alerting
 from detectors.detections import SHIPPED, Detections, load
 from detectors.discovery.campaigns import Campaigns
 from detectors.fleet import FleetPartition
+from detectors.spend.levels import Levels
 from detectors.suppressions import Suppressions
 from detectors.thresholds import Thresholds
 from loadtests.exactness import check
@@ -150,7 +151,9 @@ async def kills(kafka: KafkaCluster, run_id: str, folder: Path, rounds: int, see
 def fleet_of(detections: Detections, rules: Suppressions) -> FleetPartition:
     """A partition of the lane as a worker without settings has it."""
     return FleetPartition(
-        Alerting(detections, suppressions=rules), Campaigns(detections, Thresholds(), transplants=False)
+        Alerting(detections, suppressions=rules),
+        Campaigns(detections, Thresholds(), transplants=False),
+        Levels(detections, Thresholds()),
     )
 
 

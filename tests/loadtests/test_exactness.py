@@ -26,6 +26,8 @@ def finding(detector: str, kind: str, **fields: Any) -> Finding:
     ("written", "source"),
     [
         (finding("spend", "denial_of_wallet"), EVENTS),
+        (finding("spend", "price_levels"), EVENTS),
+        (finding("spend", "fleet_spend"), FINDINGS),
         (finding("discovery", "trigger_candidate"), EVENTS),
         (finding("discovery", "unseen_trigger"), FINDINGS),
         (finding("discovery", "usual_window"), FINDINGS),

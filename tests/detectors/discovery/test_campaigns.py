@@ -16,6 +16,7 @@ from detectors.discovery.campaigns import Campaigns
 from detectors.discovery.transplant import Probes, answer, shipped_probes
 from detectors.fleet import FleetPartition
 from detectors.processor import Output
+from detectors.spend.levels import Levels
 from detectors.thresholds import Thresholds
 from schemas.codec import ERASE_HEADERS, encode
 from schemas.erasures import Erasure
@@ -59,7 +60,7 @@ class Lane:
 
     def __init__(self, router: Router | None, transplants: bool = True) -> None:
         self.campaigns = Campaigns(shipped(), Thresholds(), transplants)
-        self.part = FleetPartition(Alerting(shipped()), self.campaigns)
+        self.part = FleetPartition(Alerting(shipped()), self.campaigns, Levels(shipped(), Thresholds()))
         self.probes = Probes(router, shipped_probes()) if router else None
         self.log: list[FileRecord] = []
         self.out: list[Output] = []
@@ -287,13 +288,19 @@ def test_what_is_delivered_twice_counts_once() -> None:
 def test_state_is_a_function_of_the_log_and_restores_exactly() -> None:
     lane = Lane(Router(0.3))
     lane.take(*(candidate(n, window=f"w{n % 3}") for n in range(30)))
-    whole = FleetPartition(Alerting(shipped()), Campaigns(shipped(), Thresholds(), True))
+    whole = FleetPartition(
+        Alerting(shipped()), Campaigns(shipped(), Thresholds(), True), Levels(shipped(), Thresholds())
+    )
     outputs = whole.apply(lane.log)
     assert outputs == lane.out
     assert whole.snapshot() == lane.part.snapshot()
-    half = FleetPartition(Alerting(shipped()), Campaigns(shipped(), Thresholds(), True))
+    half = FleetPartition(
+        Alerting(shipped()), Campaigns(shipped(), Thresholds(), True), Levels(shipped(), Thresholds())
+    )
     before = half.apply(lane.log[:17])
-    rest = FleetPartition(Alerting(shipped()), Campaigns(shipped(), Thresholds(), True))
+    rest = FleetPartition(
+        Alerting(shipped()), Campaigns(shipped(), Thresholds(), True), Levels(shipped(), Thresholds())
+    )
     for key, value in half.changes():
         rest.load(key, value)
     rest.loaded()
