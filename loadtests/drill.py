@@ -1,7 +1,8 @@
 """`make drill`: a benign day must be quiet, and each attack of a bad day must be told once, under its right name.
 
-Both days are replayed in process, in event time, through the detect and fleet lanes' own processors. Arrivals are
-the real traces' (stretched over the day), prompts are real ones where `POINTSMAN_DATA` has them.
+Both days are replayed in process, in event time, through the detect and fleet lanes' own processors. The detect
+lane has as many partitions as ship, each with a state of its own. Arrivals are the real traces' (stretched over the
+day), prompts are real ones where `POINTSMAN_DATA` has them.
 """
 
 import sys
@@ -23,11 +24,13 @@ from detectors.discovery.transplant import Probes, shipped_probes
 from detectors.fleet import FleetPartition
 from detectors.judge import Judge, JudgeLimits
 from detectors.panel import build_panel
-from detectors.processor import Output, Processor, Record
+from detectors.processor import Output, Record
 from detectors.registry import stream_detectors
+from detectors.spend.levels import Levels
 from detectors.thresholds import Thresholds
 from loadtests.attacks.campaigns import KINDS, plant
 from loadtests.fleet import Fleet
+from loadtests.partitions import Partitions
 from loadtests.prompts import data_dir
 from loadtests.report import CLOCKS_S
 from loadtests.router import DifficultyRouter, Kind
@@ -36,7 +39,8 @@ from schemas.alerts import Alert
 from schemas.codec import encode
 from schemas.topics import ALERTS
 from streams.notifiers.ledger import Ledger
-from streams.replay import Result, replay
+from streams.replay import Applies, Result, replay
+from streams.settings import Kafka
 
 DAY_S = 86_400.0
 ATTACKS = (
@@ -47,6 +51,7 @@ OF_MANY = ("known_trigger", "trigger_fragment", "unseen_trigger", "fleet_spend")
 CALM = 0.4  # share of the day before the first attack: callers need a past
 LASTS = 0.04  # share of the day that an attack takes
 AFTERWARDS_S = 3600.0  # an alert about all callers may come so long after an attack's last request
+PARTITIONS = Kafka().partitions
 FLUSH_MS = 3_600_000  # after the day's last event: alerts resolve
 
 say = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
@@ -63,6 +68,7 @@ class Day:
     principals: int = 300
     tenants: int = 40
     seconds: float = DAY_S
+    partitions: int = PARTITIONS
 
 
 class Benign(msgspec.Struct):
@@ -93,6 +99,7 @@ class Report(msgspec.Struct):
 
     seed: int
     router: str
+    partitions: int
     benign: Benign
     attacks: list[Found]
     false_alerts: int  # of the bad day: alerts that no attack is behind
@@ -103,14 +110,11 @@ class Report(msgspec.Struct):
 class _Overheard:
     """The fleet's processor, and each alert that a notifier would have told: the first state told, and the last."""
 
-    def __init__(self, inner: Processor) -> None:
+    def __init__(self, inner: Applies) -> None:
         self._inner = inner
         self._ledger = Ledger()
         self.told: dict[str, Alert] = {}
         self.last: dict[str, Alert] = {}
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._inner, name)
 
     def apply(self, records: Sequence[Record]) -> list[Output]:
         """See `Processor.apply`."""
@@ -157,12 +161,20 @@ def play(day: Day) -> Played:
     asks.sort(key=lambda ask: ask.at)
     lines = [encode(event) for _, event in events(asks, score_all(router, asks), router, day.seed)]
     thresholds = Thresholds()
-    judge = Judge(build_panel(thresholds, window_text=True), stream_detectors(thresholds), JudgeLimits())
+    panel = build_panel(thresholds, window_text=True)
+
+    def judge(partition: int) -> Judge:
+        return Judge(panel, stream_detectors(thresholds), JudgeLimits(), partition)
+
     detections, probes = shipped_detections(), Probes(router, shipped_probes())
     fleet_lane = _Overheard(
-        FleetPartition(Alerting(detections), Campaigns(detections, thresholds, transplants=True))
+        FleetPartition(
+            Alerting(detections),
+            Campaigns(detections, thresholds, transplants=True),
+            Levels(detections, thresholds),
+        )
     )
-    result = replay(lines, judge, fleet_lane, FLUSH_MS, probes)  # type: ignore[arg-type]  # by __getattr__
+    result = replay(lines, Partitions(judge, day.partitions), fleet_lane, FLUSH_MS, probes)
     alarms = [Alarm(first, fleet_lane.last[alert_id]) for alert_id, first in fleet_lane.told.items()]
     sent_at = {request_id(day.seed, number): ask.at for number, ask in enumerate(asks)}
     return Played(result, alarms, attacks_in(asks, KINDS, day.seed), sent_at)
@@ -210,16 +222,18 @@ def concerns(alarm: Alarm, attack: Attack) -> bool:
     return alarm.first.alertname == "fleet_spend" and alarm.seconds <= attack.last_at + AFTERWARDS_S
 
 
-def drill(requests: int, seed: int, router: Kind, attacks: tuple[str, ...] = ATTACKS) -> Report:
+def drill(
+    requests: int, seed: int, router: Kind, attacks: tuple[str, ...] = ATTACKS, partitions: int = PARTITIONS
+) -> Report:
     """Play both days and report."""
     began = time.monotonic()
-    quiet = Day(requests, seed, router)
+    quiet = Day(requests, seed, router, partitions=partitions)
     calm = benign(quiet, play(quiet))
-    played = play(Day(requests, seed + 1, router, attacks))
+    played = play(Day(requests, seed + 1, router, attacks, partitions=partitions))
     found = [find(attack, played.alarms, played.sent_at) for attack in played.attacks]
     false = [alarm for alarm in played.alarms if not any(concerns(alarm, attack) for attack in played.attacks)]
     seconds = round(time.monotonic() - began, 1)
-    return Report(seed, router, calm, found, len(false), count(false), seconds)
+    return Report(seed, router, partitions, calm, found, len(false), count(false), seconds)
 
 
 def show(report: Report) -> None:
@@ -260,9 +274,10 @@ def page(report: Report) -> str:
     lines = [
         "# The drill",
         "",
-        f"Written by `make drill ARGS=--page` (seed {report.seed}, router `{report.router}`, {seconds} s):",
-        "a benign day and a day of attacks, replayed in event time through both lanes' own processors. What was",
-        "told is what a notifier would have sent: suppressed and inhibited alerts are not counted.",
+        f"Written by `make drill ARGS='--seed {report.seed} --page'` (router `{report.router}`, {seconds} s):",
+        "a benign day and a day of attacks, replayed in event time through both lanes' own processors, the detect",
+        f"lane's on {report.partitions} partitions that share nothing. What was told is what a notifier would have",
+        "sent: suppressed and inhibited alerts are not counted. Detection is tuned on seeds up to 30.",
         "",
         f"Benign day: {calm.requests:,} requests, {told}. The day of attacks has as many ordinary requests;",
         f"alerts that no attack is behind: {false}.",
@@ -289,12 +304,15 @@ def _listed(by_name: Mapping[str, int]) -> str:
 @click.option("--short", is_flag=True, help="5,000 requests a day.")
 @click.option("--seed", default=11, show_default=True)
 @click.option("--router", default="words", show_default=True, type=click.Choice(["words", "chars", "static"]))
+@click.option("--partitions", default=PARTITIONS, show_default=True, help="Of the detect lane.")
 @click.option("--attacks", default=",".join(ATTACKS), help="By commas.")
 @click.option("--page", "to_page", is_flag=True, help="Write docs/drill.md too.")
 @click.option("--out", default=".drill", show_default=True, type=click.Path(file_okay=False, path_type=Path))
-def main(requests: int, short: bool, seed: int, router: Kind, attacks: str, to_page: bool, out: Path) -> None:
+def main(
+    requests: int, short: bool, seed: int, router: Kind, partitions: int, attacks: str, to_page: bool, out: Path
+) -> None:
     """Replay a benign day and a day of attacks, and say what was told."""
-    report = drill(5_000 if short else requests, seed, router, tuple(filter(None, attacks.split(","))))
+    report = drill(5_000 if short else requests, seed, router, tuple(filter(None, attacks.split(","))), partitions)
     out.mkdir(parents=True, exist_ok=True)
     path = out / "report.json"
     path.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from statistics import median_low
+from typing import Protocol
 
 import msgspec
 
 from detectors.discovery.transplant import Probes, answer
-from detectors.processor import Output, Processor, Record
+from detectors.processor import Output, Record
 from schemas.alerts import Alert
 from schemas.codec import MAX_CLOCK_OFF_MS, TICK_HEADERS, encode, read_dead_letter
 from schemas.deadletters import DeadLetter
@@ -42,6 +43,13 @@ class Result(msgspec.Struct):
     deadletters: list[DeadLetter] = []
 
 
+class Applies(Protocol):
+    """What a replay needs of a processor (detectors/processor.py)."""
+
+    def apply(self, records: Sequence[Record]) -> list[Output]:
+        """See `Processor.apply`."""
+
+
 class _Times(msgspec.Struct):
     event_time: datetime | None = None
 
@@ -54,7 +62,7 @@ class _Collected:
 
 
 def replay(
-    lines: Sequence[bytes], judge: Processor, alerting: Processor, flush_ms: int, probes: Probes | None = None
+    lines: Sequence[bytes], judge: Applies, alerting: Applies, flush_ms: int, probes: Probes | None = None
 ) -> Result:
     """Run `lines` (one event's JSON each) through both processors; `probes` answers the transplants wanted.
 
@@ -64,6 +72,8 @@ def replay(
     collected = _Collected()
     for batch in _batches(list(_records(lines)), flush_ms):
         findings = _collect(judge.apply(batch), collected, batch[-1].timestamp)
+        # Of several partitions' findings the broker stamps first what is written first.
+        findings.sort(key=lambda finding: finding.timestamp)
         end = FileRecord(FINDINGS.name, 0, batch[-1].timestamp, b"", headers=TICK_HEADERS)
         waiting = deque((*findings, end))
         while waiting:
