@@ -189,7 +189,7 @@ partition's traffic. Second: the busiest principal. Split the keys of a caller w
 user at the gateway. Third: ClickHouse's parts: raise `clickhouse.batch_rows` before adding history workers, each of
 which makes inserts of its own. Fourth: the busiest router. All its candidates of unseen triggers go to one
 partition of the fleet lane, so that one text is one campaign: 4.5 to 5 % of requests, 220 to 320 µs of CPU each
-(docs/detectors/discovery.md, on a busy machine). That thread is full at 60,000 to 100,000 requests a second of one
+(docs/detectors/discovery.md, on a busy machine). That thread is full at 55,000 to 100,000 requests a second of one
 router: give the routers of several fleets names of their own.
 
 **10,000,000 a second.** Thousands of members and transactional producers are no group that rebalances in time, and
