@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Iterable
+from statistics import mean
 from typing import Any
 
 import pytest
@@ -126,6 +127,19 @@ def test_unsafe_answers_are_found_by_each_partition_that_sees_a_few() -> None:
     found = labelled(Coverage(Thresholds()), [rng.random() < 0.5 for _ in range(120)], parts=6)
     assert len(found) >= 3
     assert all(reason.score > reason.threshold and reason.expected == 0.02 for reason in found)
+
+
+def test_how_many_unsafe_answers_it_takes_is_as_the_page_says() -> None:
+    def needed(rng: random.Random, share: float) -> int:
+        detector, found, n = Coverage(Thresholds()), 0, 0
+        while not found:
+            n += 1
+            found = len(labelled(detector, [rng.random() < share]))
+        return n
+
+    rng = random.Random(1)
+    assert needed(rng, 1.0) == 6
+    assert 12 <= mean(needed(rng, 0.5) for _ in range(100)) <= 14
 
 
 def test_answers_at_the_allowed_share_are_no_finding_however_they_are_spread() -> None:
