@@ -162,9 +162,14 @@ class Detector:
         self._engine.insert("events", [row], column_names=list(COLUMNS), column_type_names=list(COLUMNS.values()))
 
 
+class _Literal(faust.App):
+    def _create_directories(self) -> None:
+        """No folder: each run would leave one where it was started."""
+
+
 def build(bootstrap: str, suffix: str, detector: Detector) -> faust.App:
     """The app: one agent on the events topic."""
-    app = faust.App(
+    app = _Literal(
         f"literal{suffix}",
         broker=[f"kafka://{host}" for host in bootstrap.split(",")],
         store="memory://",
