@@ -37,17 +37,22 @@ _REASONS = frozenset(get_args(InvalidReason))
 T = TypeVar("T")
 
 
-class Record(Protocol):
-    """A record as Kafka gives it (aiokafka's ConsumerRecord is one). `timestamp` is in milliseconds."""
+class Place(Protocol):
+    """Where a record stood in its topic, and when the broker took it (milliseconds since 1970)."""
 
-    @property
-    def topic(self) -> str: ...
     @property
     def partition(self) -> int: ...
     @property
     def offset(self) -> int: ...
     @property
     def timestamp(self) -> int: ...
+
+
+class Record(Place, Protocol):
+    """A record as Kafka gives it (aiokafka's ConsumerRecord is one)."""
+
+    @property
+    def topic(self) -> str: ...
     @property
     def key(self) -> bytes | None: ...
     @property

@@ -21,6 +21,7 @@ from detectors.keyed import Keyed, compound_key
 from detectors.kinds import KINDS
 from detectors.processor import Output, Record
 from detectors.recent import RecentIds
+from detectors.spend import Spend
 from detectors.spend.level import Level
 from detectors.spend.tally import REST, added
 from detectors.streamtime import StreamTime
@@ -129,8 +130,8 @@ class Levels:
             severity="info",
             time=_EPOCH + timedelta(milliseconds=self.time_ms),
             labels={},
-            detector="spend",
-            detector_version="2",
+            detector=Spend.name,
+            detector_version=Spend.version,
             tenant_id=tenant,
             score=threshold,
             threshold=threshold,

@@ -7,9 +7,9 @@ responses or judges.
 
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-from schemas.codec import encode
+from schemas.codec import Place, encode
 
 STRING = "String"
 NAME = "LowCardinality(String)"  # fewer than about 10,000 values: never of a user, a session or a request
@@ -19,17 +19,6 @@ BOOL = "Bool"
 COUNT = "UInt64"
 SMALL = "UInt32"
 NUMBER = "Float64"
-
-
-class Place(Protocol):
-    """Where a record stood in its topic, and when the broker took it (ms since 1970): every Record is one."""
-
-    @property
-    def partition(self) -> int: ...
-    @property
-    def offset(self) -> int: ...
-    @property
-    def timestamp(self) -> int: ...
 
 
 class At(NamedTuple):
