@@ -1,6 +1,7 @@
 """The flag thresholds in force: shipped defaults, overlaid by updates that the feedback lane has approved."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from types import MappingProxyType
 
@@ -157,3 +158,13 @@ class Links:
         return min(
             (link.expires_at for link in links.values() if link.expires_at and link.expires_at > now), default=None
         )
+
+
+def in_force(links: Iterable[ThresholdUpdate], now: datetime) -> Thresholds:
+    """Judge by what these links, in any order, put in force as of `now`, over what ships."""
+    taken, found = Links(), Thresholds()
+    for link in links:
+        with contextlib.suppress(KeyError):  # of another release: nothing here reads it
+            taken.take(link)
+    taken.swap_into(found, now)
+    return found

@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from detectors.thresholds import DEFAULTS
-from schemas.thresholds import IN_FORCE
+from detectors.thresholds import DEFAULTS, in_force
+from schemas.thresholds import ThresholdUpdate
 from streams.store import Store
 
 Row = dict[str, Any]
@@ -27,8 +27,8 @@ WHERE {labels} AND time <= {{ends:DateTime64(3, 'UTC')}} AND time >= (
     WHERE finding_id IN {{named:Array(String)}} AND time >= {{earliest:DateTime64(3, 'UTC')}}
 )
 ORDER BY time, finding_id LIMIT {{most:UInt32}}"""
-THRESHOLDS = """SELECT * FROM thresholds FINAL
-WHERE time <= {ends:DateTime64(3, 'UTC')} ORDER BY version, update_id"""
+LINKS = """SELECT link FROM threshold_links FINAL
+WHERE time <= {ends:DateTime64(3, 'UTC')} ORDER BY version, link"""
 _OF_REQUESTS = """SELECT * FROM {table} FINAL
 WHERE {span} AND (tenant_id, principal_hash, request_id) IN {{keys:Array(Tuple(String, String, String))}}
 ORDER BY {order}"""
@@ -56,7 +56,7 @@ class Dossier(msgspec.Struct, kw_only=True):
     requests: list[Row]
     routes: list[Row]
     outcomes: list[Row]
-    threshold_updates: list[Row]  # up to the alert's last finding
+    threshold_updates: list[ThresholdUpdate]  # up to the alert's last finding, as they were signed
     thresholds: dict[str, float]  # in force at its last finding; a tenant's own as "parameter tenant"
     versions: dict[str, Any]
     queries: dict[str, dict[str, Any]]
@@ -103,25 +103,21 @@ async def gather(store: Store, alert_id: str) -> Dossier:
         name: await asker.rows(name, sql, {**around, "keys": keys}) if keys else []
         for name, sql in OF_REQUESTS.items()
     }
-    updates = await asker.rows("threshold_updates", THRESHOLDS, {"ends": span["ends"]})
+    links = await asker.rows("threshold_updates", LINKS, {"ends": span["ends"]})
+    updates = [msgspec.json.decode(row["link"], type=ThresholdUpdate) for row in links]
     return Dossier(
         alert=alert, states=states, findings=findings, **of_requests, threshold_updates=updates,
-        thresholds=in_force(updates, {tenant for tenant, _, _ in keys}),
+        thresholds=_thresholds(updates, {tenant for tenant, _, _ in keys}, span["ends"]),
         versions=_versions(alert, findings, of_requests), queries=asker.queries,
     )  # fmt: skip
 
 
-def in_force(updates: Sequence[Row], tenants: Collection[str]) -> dict[str, float]:
-    """The fleet's thresholds after these updates, over those that ship, and (`parameter tenant`) tenants' own."""
-    values = dict(DEFAULTS)
-    for update in updates:
-        parameter, tenant = update["parameter"], update["tenant_id"]
-        of_routes = update["route"] or update["category"]
-        if update["mode"] not in IN_FORCE or of_routes or parameter not in DEFAULTS:
-            continue
-        if not tenant or tenant in tenants:
-            values[f"{parameter} {tenant}".rstrip()] = update["new_value"]
-    return values
+def _thresholds(updates: Sequence[ThresholdUpdate], tenants: Collection[str], now: datetime) -> dict[str, float]:
+    """The fleet's thresholds and (`parameter tenant`) these tenants' own."""
+    judged_by = in_force(updates, now)
+    values = {name: judged_by[name] for name in DEFAULTS}
+    own = {f"{name} {tenant}": judged_by.of(name, tenant) for name, tenant in judged_by.own if tenant in tenants}
+    return values | own
 
 
 def _labels(labels: Mapping[str, str]) -> tuple[str, dict[str, str]]:

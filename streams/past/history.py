@@ -6,9 +6,8 @@ prompt (`RECORDED`). A score that lies far below its threshold was recorded with
 threshold finds the request, but not the trigger or window that it was about; a changed catalogue finds nothing.
 """
 
-import contextlib
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 import msgspec
@@ -21,13 +20,12 @@ from detectors.panel import PromptPanel
 from detectors.processor import Record
 from detectors.registry import stream_detectors
 from detectors.text import PromptBatch
-from detectors.thresholds import Links, Thresholds
+from detectors.thresholds import Thresholds
 from schemas.codec import encode
 from schemas.erasures import Erasures
 from schemas.events import AnyEvent, CounterfactualScore, Outcome, Request, Route
 from schemas.topics import EVENTS
 from schemas.verdicts import Reason
-from streams import chain
 from streams.past.run import Run, Window, at, ms
 from streams.replay import FileRecord
 from streams.store import Store
@@ -219,16 +217,6 @@ def _from_far_below(name: str, score: float, tenant_id: str, thresholds: Thresho
         threshold_version=thresholds.version, flagged=True, kind=kind, stage=stage,
         note="by its recorded score; what it was about was not recorded",
     )  # fmt: skip
-
-
-async def in_force(store: Store) -> Thresholds:
-    """What is in force by the history's chain, over what ships."""
-    links, found = Links(), Thresholds()
-    for link in await chain.whole(store):
-        with contextlib.suppress(KeyError):  # of another release: it judges nothing here
-            links.take(link)
-    links.swap_into(found, datetime.now(UTC))
-    return found
 
 
 async def events(

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -22,8 +23,8 @@ from detectors.panel import PromptPanel
 from detectors.processor import Record
 from detectors.registry import stream_detectors
 from detectors.spend.levels import Levels
-from detectors.thresholds import DEFAULTS, Thresholds
-from streams.chain import update_keys
+from detectors.thresholds import DEFAULTS, Thresholds, in_force
+from streams.chain import update_keys, whole
 from streams.custody import rules
 from streams.kafka import connection
 from streams.lanes.detect import limits_of, panel_of
@@ -117,7 +118,7 @@ async def _from_kafka(settings: Settings, wanted: Wanted, store: Store) -> _Cast
 async def _from_history(settings: Settings, wanted: Wanted, store: Store) -> _Cast:
     if wanted.catalogue:
         raise ValueError("the history has no prompts: a catalogue can be tried on Kafka's events only")
-    base = await history.in_force(store)
+    base = in_force(await whole(store), datetime.now(UTC))
     memory = history.Memory()
     panel = history.RecordedPanel(base.over(wanted.thresholds), base, memory)
     versions = {detector.name: detector.version for detector in panel.detectors}

@@ -2,6 +2,7 @@
 
 import io
 import json
+import resource
 import secrets
 import zipfile
 from collections.abc import Callable, Iterator
@@ -9,15 +10,21 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 from click.testing import Result as Shown
 
+from schemas.codec import encode
+from schemas.thresholds import ThresholdUpdate, scope_of
+from schemas.topics import THRESHOLDS
 from streams.cli import main
+from streams.commands.export import write_whole
 from streams.embedded.clickhouse import ClickHouseServer
 from streams.evidence.bundle import BadEvidence, verify
-from streams.replay import Result
-from tests.streams.a_day import DAY, Past, judged, lived
+from streams.replay import FileRecord, Result
+from tests.streams.a_day import DAY, NOW_MS, Past, judged, lived
+from tests.streams.gateways.test_thresholds import FLAG, OWN, chain
 
 LAG = timedelta(minutes=3)
 
@@ -131,6 +138,43 @@ def test_evidence_is_not_written_over(past: Past, tmp_path: Path) -> None:
     again = command(past, "export", alert_of(past, "known_trigger"), "--out", str(path))
     assert (again.exit_code, path.read_bytes()) == (1, data)
     assert "is there" in again.output
+
+
+def test_evidence_that_cannot_be_written_leaves_nothing(past: Past, tmp_path: Path) -> None:
+    gone = command(past, "export", alert_of(past, "known_trigger"), "--out", str(tmp_path / "none" / "e.zip"))
+    assert (gone.exit_code, "No such file" in gone.output) == (1, True)
+    least, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, most))  # half way through, as a disk that fills up
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_whole(tmp_path / "e.zip", bytes(2_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (least, most))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_thresholds_are_those_of_the_alerts_time(past: Past, tmp_path: Path) -> None:
+    ((first, last),) = past.query(
+        "SELECT min(starts_at), max(last_seen) FROM alerts WHERE alertname = 'known_trigger'"
+    )
+    links = chain(
+        {"new_value": 0.9, "time": first - timedelta(days=1)},
+        {"new_value": 0.8, "time": first - timedelta(days=1), "mode": "proposed"},
+        {"scope": OWN, "new_value": 0.5, "time": first - timedelta(days=1)},
+        {"scope": scope_of(FLAG, "t2"), "new_value": 0.4, "time": first - timedelta(days=1)},
+        # An override that has ended, and one that came after.
+        {"parameter": "novelty.prior", "old_value": 0.95, "new_value": 0.99, "direction": "loosen",
+         "time": first - timedelta(days=1), "expires_at": first - timedelta(hours=1)},
+        {"new_value": 0.7, "time": last + timedelta(days=1)},
+    )  # fmt: skip
+    past.store([FileRecord(THRESHOLDS.name, n, NOW_MS, encode(link)) for n, link in enumerate(links)])
+    path, _ = exported(past, tmp_path)
+    with zipfile.ZipFile(path) as archive:
+        values = json.loads(archive.read("thresholds.json"))
+        updates = archive.read("threshold_updates.json")
+    assert (values[FLAG], values[f"{FLAG} t1"], values["novelty.prior"]) == (0.9, 0.5, 0.95)
+    assert f"{FLAG} t2" not in values  # a tenant that has no part in it
+    assert msgspec.json.decode(updates, type=list[ThresholdUpdate]) == links[:-1]
 
 
 def rewritten(data: bytes, change: Callable[[dict[str, bytes]], None]) -> bytes:
