@@ -10,6 +10,7 @@ import msgspec
 
 from detectors.feedback.rules import Rules
 from detectors.ratchet.evidence import share_ucb
+from detectors.timetable import Timetable
 from schemas.audits import AuditLabel, AuditTicket
 from schemas.signatures import derived, signer
 
@@ -102,7 +103,7 @@ class Answers:
         self._keys = {key_id: derived(key, "tickets") for key_id, key in keys.items()}
         self._known = {(c.tenant_id, c.request_id, c.detector): c.label for c in rules.canaries}
         self._answered: dict[str, tuple[int, int]] = {}  # ticket -> when it expires, digest of the label's id
-        self._soonest = 0  # no answered ticket expires before; derived
+        self._expiries = Timetable()  # of the answered; derived
         self._horizon = 0  # tickets that expire by then are refused: their answers may be forgotten
         self._changed: dict[bytes, None] = {}
 
@@ -135,8 +136,8 @@ class Answers:
             if before[1] == digest:
                 return "redelivered"
             raise BadTicket("replayed", "the ticket was answered before")
-        self._soonest = min(self._soonest, expires_ms) if self._answered else expires_ms
         self._answered[ticket.ticket_id] = expires_ms, digest
+        self._expiries.set(ticket.ticket_id, expires_ms)
         self._changed[_ANSWERED + ticket.ticket_id.encode("utf-8", "surrogatepass")] = None
         return self._judge(label)
 
@@ -171,18 +172,14 @@ class Answers:
 
     def expire(self, now_ms: int) -> None:
         """Forget answers to tickets that have expired: another answer to one is refused for that."""
-        if now_ms < self._soonest and len(self._answered) <= MOST_ANSWERED:
-            return
-        gone = [name for name, (expires_ms, _) in self._answered.items() if expires_ms <= now_ms]
-        if (cut := len(self._answered) - len(gone) - MOST_ANSWERED) > 0:
-            left = sorted((at, name) for name, (at, _) in self._answered.items() if at > now_ms)
-            self._horizon = left[cut - 1][0]
+        gone = self._expiries.due(now_ms)
+        while len(self._expiries) > MOST_ANSWERED:
+            self._horizon = int(self._expiries.soonest or 0)
             self._changed[_HORIZON] = None
-            gone += [name for at, name in left if at <= self._horizon]
+            gone += self._expiries.due(self._horizon)
         for name in gone:
             del self._answered[name]
             self._changed[_ANSWERED + name.encode("utf-8", "surrogatepass")] = None
-        self._soonest = min((at for at, _ in self._answered.values()), default=0)
 
     # --- state
 
@@ -208,6 +205,7 @@ class Answers:
             self._answered.pop(name, None)
             if value is not None:
                 self._answered[name] = _decode_answered(value)
+            self._expiries.set(name, None if value is None else self._answered[name][0])
         elif key.startswith(_JUDGES):
             if value is not None:
                 self.judges[name] = _decode_record(value)

@@ -12,8 +12,9 @@ from detectors.feedback.ratchets import Ratchets, Scope
 from detectors.feedback.rules import Rules
 from detectors.ratchet import Move, Ratchet
 from detectors.thresholds import DEFAULTS
+from detectors.timetable import Timetable
 from schemas.signatures import derived
-from schemas.thresholds import ThresholdScope, looser, scope_of
+from schemas.thresholds import FROZEN, ThresholdScope, looser, scope_of
 
 OPEN_MS = 7 * 86_400_000  # of a proposal that nobody settles
 REST_MS = 86_400_000  # after a rejection, before the same value may be proposed again
@@ -26,6 +27,7 @@ class Book:
         self.rules = rules
         self.chain = Chain(derived(rules.key, "updates"), rules.key_id)
         self.ratchets = Ratchets(rules.ratchets)
+        self._times = Timetable()  # of entries: when something is due of them with time alone; derived
 
     def value(self, parameter: str, scope: ThresholdScope | None = None) -> float:
         """What is in force."""
@@ -47,9 +49,7 @@ class Book:
 
     def waiting(self) -> bool:
         """Whether something expires with time alone."""
-        return self.ratchets.waiting() or any(
-            entry.proposal or (entry.held and entry.held.until_ms) for entry in self.chain.entries.values()
-        )
+        return self.ratchets.waiting() or len(self._times) > 0 or len(self.chain.touched) > 0
 
     def release(self, entry: Entry, cause: Cause, now_ms: int, actor: str, reason: str, decision_id: str) -> None:
         """Let go of a value that was held: the evidence's is in force again."""
@@ -62,13 +62,28 @@ class Book:
     # --- evidence and time
 
     def advance(self, now_ms: int, measured: bool) -> None:
-        """Do what is due: overrides expire, evidence moves or proposes. `measured`: the judges are known."""
-        for name in sorted(self.chain.entries):
-            self._expire(self.chain.entries[name], now_ms)
+        """Do what is due: overrides expire, evidence moves or proposes. `measured`: the judges are known.
+
+        Looked at is what may have come due since the last call: by time, or by a link. It takes no longer, the more
+        thresholds there are.
+        """
+        names = sorted({*self._times.due(now_ms), *self.chain.touched})
+        for name in names:
+            self._look_at(self.chain.entries[name], now_ms)
         for (parameter, tenant), ratchet, move in self.ratchets.due(now_ms / 1000):
             entry = self.entry(parameter, scope_of(parameter, tenant))
             if entry is not None:
                 self._on_move(entry, (parameter, tenant), ratchet, move, now_ms, measured)
+        for name in {*names, *self.chain.touched}:
+            self._times.set(name, _due_ms(self.chain.entries[name], now_ms))
+        self.chain.touched = {}
+
+    def _look_at(self, entry: Entry, now_ms: int) -> None:
+        self._expire(entry, now_ms)
+        if entry.parameter == FROZEN:
+            self.ratchets.ask_all()
+        else:
+            self.ratchets.ask(entry.parameter, entry.scope.tenant_id)
 
     def _expire(self, entry: Entry, now_ms: int) -> None:
         if entry.held and entry.held.until_ms is not None and entry.held.until_ms <= now_ms:
@@ -141,6 +156,16 @@ _REASONS: Mapping[str, str] = {
     "untrusted": "several tenants report unsafe answers; it expires",
     "expiry": "the step that reports had caused has expired",
 }
+
+
+def _due_ms(entry: Entry, now_ms: int) -> int | None:
+    """The next time at which something is due of an entry: an override, a proposal or a rejection ends."""
+    times = [
+        entry.held.until_ms if entry.held else None,
+        entry.proposal.at_ms + OPEN_MS if entry.proposal else None,
+        entry.rejected[1] + REST_MS if entry.rejected else None,
+    ]
+    return min((time for time in times if time is not None and time > now_ms), default=None)
 
 
 def _same(one: Move, other: Move) -> bool:

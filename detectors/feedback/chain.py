@@ -76,6 +76,7 @@ class Chain:
         self.head = Head()
         self.links: list[ThresholdUpdate] = []  # made since they were last taken
         self.entries: dict[str, Entry] = {}
+        self.touched: dict[str, None] = {}  # entries that were linked or loaded since they were last taken; derived
         self._key = key
         self._key_id = key_id
         self._changed: dict[bytes, None] = {}
@@ -131,6 +132,7 @@ class Chain:
         if mode in IN_FORCE:
             entry.value = value
             entry.past = [*entry.past, (update.version, value)][-MOST_PAST:]
+        self.touched[name] = None
         self._changed |= {_HEAD: None, _ENTRY + name.encode(): None}
 
     # --- state
@@ -151,7 +153,9 @@ class Chain:
         if key == _HEAD:
             self.head = _decode_head(value)
         elif key.startswith(_ENTRY):
-            self.entries[key[2:].decode()] = _decode_entry(value)
+            name = key[2:].decode()
+            self.entries[name] = _decode_entry(value)
+            self.touched[name] = None
         else:
             return False
         return True

@@ -153,8 +153,8 @@ class Feedback:
         if unsafe and self.book.ratchets.stuck(ticket.parameter, ticket.tenant_id):
             note = "as strict as it goes, and trusted labels still show more misses than are allowed"
             self._found("threshold_at_floor", ticket.parameter, note, record, ticket)
-        if ticket.route and (ticket.router_name in self.routing or len(self.routing) < MOST_ROUTERS):
-            routing = self.routing.setdefault(ticket.router_name, Routing(self._routing_config()))
+        routing = self._routing_of(ticket.router_name) if ticket.route else None
+        if routing is not None:
             routing.take(
                 RouteLabel(
                     tenant_id=ticket.tenant_id, principal_hash=ticket.principal_hash, route=ticket.route,
@@ -162,6 +162,12 @@ class Feedback:
                 )
             )  # fmt: skip
             self._routed[ticket.router_name, json.dumps((ticket.route, ticket.category))] = None
+
+    def _routing_of(self, router: str) -> Routing | None:
+        """What is known of a router's routes; None where there is no room for another router."""
+        if router not in self.routing and len(self.routing) < MOST_ROUTERS:
+            self.routing[router] = Routing(self._routing_config())
+        return self.routing.get(router)
 
     def _routing_config(self) -> RoutingConfig:
         return RoutingConfig(ladder=self._rules.ladder, weight_max=MOST_WEIGHT)

@@ -15,7 +15,6 @@ class Ratchets:
 
     def __init__(self, configs: Mapping[str, RatchetConfig]) -> None:
         self._nested = {parameter: Nested(config) for parameter, config in configs.items()}
-        self._told = FLEET  # whose label or report was the last, until it was asked what is due
         self._changed: dict[Scope, None] = {}
 
     def __len__(self) -> int:
@@ -31,7 +30,6 @@ class Ratchets:
         nested = self._nested.get(parameter)
         if nested is not None:
             nested.take(label)
-            self._told = label.tenant_id
             self._touch(parameter, label.tenant_id)
 
     def stuck(self, parameter: str, tenant_id: str) -> bool:
@@ -41,7 +39,6 @@ class Ratchets:
 
     def take_untrusted(self, report: UntrustedReport) -> None:
         """Take an untrusted report, which is about no threshold more than about another."""
-        self._told = report.tenant_id
         for parameter, nested in self._nested.items():
             nested.take_untrusted(report)
             self._touch(parameter, report.tenant_id)
@@ -54,11 +51,20 @@ class Ratchets:
                 self._changed |= {(parameter, tenant): None for tenant in (FLEET, *nested.own)}
 
     def due(self, now: float) -> Iterator[tuple[Scope, Ratchet, Move]]:
-        """Moves that are due at stream time `now`; ask after each label and report."""
-        told, self._told = self._told, FLEET
+        """Moves that are due at stream time `now`; see `Nested.due`."""
         for parameter, nested in self._nested.items():
-            for tenant, ratchet, move in nested.due(now, told):
+            for tenant, ratchet, move in nested.due(now):
                 yield (parameter, tenant), ratchet, move
+
+    def ask(self, parameter: str, tenant_id: str) -> None:
+        """Have `due` look at a scope again: a move that was not put in force may be now."""
+        if parameter in self._nested:
+            self._nested[parameter].ask(tenant_id)
+
+    def ask_all(self) -> None:
+        """Have `due` look at all scopes again."""
+        for nested in self._nested.values():
+            nested.ask_all()
 
     def apply(self, scope: Scope, move: Move) -> None:
         """Put a move in force.

@@ -6,6 +6,7 @@ import msgspec
 
 from detectors.ratchet.policy import Ratchet
 from detectors.ratchet.terms import Move, RatchetConfig, TrustedLabel, UntrustedReport
+from detectors.timetable import Timetable
 
 FLEET = ""
 
@@ -25,7 +26,8 @@ class Nested:
         self.own: dict[str, Ratchet] = {}
         self._own_config = own_config(config)
         self._most = most_tenants
-        self._waiting: set[str] = set()  # tenants in whose ratchet something may be due without a label; derived
+        self._asked: set[str] = set()  # whom `due` looks at the next time; derived, as is the next
+        self._soft = Timetable()  # whose soft step expires when
 
     def threshold(self, tenant_id: str) -> float:
         """The threshold in force for a tenant's requests; the fleet's for `FLEET` and tenants without labels."""
@@ -42,7 +44,7 @@ class Nested:
             self.own[label.tenant_id] = own
         if own is not None:
             own.take(label)
-            self._note(label.tenant_id, own)
+        self._asked |= {FLEET, label.tenant_id}
 
     def take_untrusted(self, report: UntrustedReport) -> None:
         """Take an untrusted report into both: it can only tighten, softly."""
@@ -50,23 +52,35 @@ class Nested:
         own = self.own.get(report.tenant_id)
         if own is not None:
             own.take_untrusted(report)
+        self._asked |= {FLEET, report.tenant_id}
 
     def set_sensitivity(self, value: float) -> None:
         """See `Ratchet.set_sensitivity`; of all."""
         for ratchet in (self.fleet, *self.own.values()):
             ratchet.set_sensitivity(value)
+        self.ask_all()
 
-    def due(self, now: float, tenant_id: str = FLEET) -> Iterator[tuple[str, Ratchet, Move]]:
-        """What is due at stream time `now`, and in whose ratchet (a tenant's id, or `FLEET`).
+    def due(self, now: float) -> Iterator[tuple[str, Ratchet, Move]]:
+        """What is due at stream time `now`, and in whose ratchet (a tenant's id, or `FLEET`), by name.
 
-        Ask after each label or report, with its tenant: of the others only those that wait can have something due.
-        They come by name, whatever order they were restored in.
+        Ask after each label or report. It looks where something may have come due since: by a label, a report, a
+        move, or time. A move that is not put in force is told again when its scope is asked for.
         """
-        for name in dict.fromkeys((FLEET, tenant_id, *sorted(self._waiting))):
+        asked = self._asked.union(self._soft.due(now))
+        self._asked = set()
+        for name in sorted(asked):
             ratchet = self.fleet if name == FLEET else self.own.get(name)
             move = None if ratchet is None else ratchet.decision(now)
             if ratchet is not None and move is not None:
                 yield name, ratchet, move
+
+    def ask(self, tenant_id: str) -> None:
+        """Have `due` look at one scope."""
+        self._asked.add(tenant_id)
+
+    def ask_all(self) -> None:
+        """Have `due` look at all scopes."""
+        self._asked |= {FLEET, *self.own}
 
     def apply(self, tenant_id: str, move: Move) -> None:
         """Put a move of `due` in force; see `Ratchet.apply`.
@@ -75,16 +89,14 @@ class Nested:
             KeyError: there is no such ratchet.
             ValueError: the move is out of date.
         """
-        if tenant_id == FLEET:
-            self.fleet.apply(move)
-        else:
-            self.own[tenant_id].apply(move)
-            self._note(tenant_id, self.own[tenant_id])
+        ratchet = self.fleet if tenant_id == FLEET else self.own[tenant_id]
+        ratchet.apply(move)
+        self._note(tenant_id, ratchet)
 
     @property
     def soft(self) -> bool:
-        """Whether a soft step is in force, which expires with time alone."""
-        return self.fleet.soft > 0 or any(self.own[name].soft for name in self._waiting)
+        """Whether a soft step is in force that expires with time alone."""
+        return len(self._soft) > 0
 
     def load(self, tenant_id: str, state: bytes) -> None:
         """Take over what `Ratchet.snapshot` made of one scope.
@@ -92,17 +104,16 @@ class Nested:
         Raises:
             ValueError: it is none.
         """
+        ratchet = Ratchet.restore(self.fleet.config if tenant_id == FLEET else self._own_config, state)
         if tenant_id == FLEET:
-            self.fleet = Ratchet.restore(self.fleet.config, state)
+            self.fleet = ratchet
         else:
-            self.own[tenant_id] = Ratchet.restore(self._own_config, state)
-            self._note(tenant_id, self.own[tenant_id])
+            self.own[tenant_id] = ratchet
+        self._note(tenant_id, ratchet)
 
-    def _note(self, tenant_id: str, own: Ratchet) -> None:
-        if own.soft or own.alarmed:
-            self._waiting.add(tenant_id)
-        else:
-            self._waiting.discard(tenant_id)
+    def _note(self, tenant_id: str, ratchet: Ratchet) -> None:
+        self._asked.add(tenant_id)
+        self._soft.set(tenant_id, ratchet.soft_until)
 
 
 def own_config(config: RatchetConfig) -> RatchetConfig:

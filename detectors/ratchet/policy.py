@@ -69,9 +69,9 @@ class Ratchet:
         return self.config.grid[self.index]
 
     @property
-    def alarmed(self) -> bool:
-        """Whether misses ask for a tightening that was not put in force yet."""
-        return self._alarmed
+    def soft_until(self) -> float | None:
+        """When the soft part expires; None without one."""
+        return self._soft_until if self.soft else None
 
     @property
     def stuck(self) -> bool:
@@ -119,7 +119,7 @@ class Ratchet:
             return self._move(now, "evidence", max(0, self.base + 1 - self.soft))
         if self.soft and now >= self._soft_until:
             return self._move(now, "expiry", self.base)
-        if self._soft_is_due():
+        if self._soft_is_due(now):
             return self._move(now, "untrusted", self.index - 1)
         return None
 
@@ -150,6 +150,7 @@ class Ratchet:
         self._fresh = False
         if move.why == "expiry":
             self.soft = 0
+            self._forget_votes()  # or what was reported meanwhile would renew the step, with no rest
         elif move.why == "untrusted":
             self.soft += 1
             self._soft_until = self._time + self.config.soft_s
@@ -280,10 +281,11 @@ class Ratchet:
         within = [time for time in self._loosened if now - time < DAY_S]
         return len(within) >= self.config.steps_per_day
 
-    def _soft_is_due(self) -> bool:
+    def _soft_is_due(self, now: float) -> bool:
         config, (principals, tenants) = self.config, self._voters
         return (
             self.soft < config.soft_steps
+            and now < self._votes_since + config.soft_s
             and self.index > 0
             and len(tenants) >= config.soft_tenants
             and len(principals) >= config.soft_principals

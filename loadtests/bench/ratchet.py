@@ -42,7 +42,7 @@ def measure(labels: int) -> Figures:
         fleet = Nested(CONFIG)
         for label in of_many:
             fleet.take(label)
-            for tenant, _, move in fleet.due(label.time, label.tenant_id):
+            for tenant, _, move in fleet.due(label.time):
                 fleet.apply(tenant, move)
 
     return Figures(round(labels / _seconds(alone), 1), round(labels / _seconds(nested), 1), most)

@@ -2,8 +2,10 @@
 
 import random
 
+import msgspec
 import pytest
 
+from detectors.feedback import answers
 from detectors.feedback.answers import Record
 from schemas.signatures import signed
 from schemas.topics import AUDITS, TICKETS
@@ -107,3 +109,19 @@ def test_what_is_said_of_a_judge_is_rarely_ever_better_than_it_is() -> None:
             worst |= record.measured and record.sensitivity > 0.8
         erred += worst
     assert erred <= 6  # 2 in the mean at most; 6 is beyond 99 % of chance
+
+
+def test_of_too_many_answers_the_oldest_are_given_up_and_others_to_them_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(answers, "MOST_ANSWERED", 10)
+    log = Log()
+    labels = [log.label() for _ in range(15)]
+    log.tick(1000)
+    for label in (labels[0], labels[4], labels[5]):
+        log.append(AUDITS, msgspec.structs.replace(label, label_id="another"))
+    feedback, outputs = log.applied()
+    assert len(feedback.answers) == 10
+    assert [f.stage for f in findings(outputs)] == ["expired", "expired", "replayed"]
+    log.tick(2 * DAY)
+    assert len(log.applied()[0].answers) == 0

@@ -1,12 +1,14 @@
 """The lane's judgement on one log: what counts, and what it moves; the same whenever it is read."""
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detectors.audited import AUDITED
 from detectors.feedback import RATCHETS, Feedback
 from detectors.feedback.processor import MOST_BYTES
+from detectors.ratchet import Move, Ratchet
 from detectors.thresholds import DEFAULTS, Thresholds
 from schemas.codec import encode
 from schemas.signatures import chain_problems, derived, signed
@@ -28,6 +30,7 @@ from tests.detectors.feedback.log import (
     modes,
     ratchet_of,
 )
+from tests.factories import at
 
 
 def test_the_shipped_ratchets_are_about_audited_thresholds_and_begin_at_what_ships() -> None:
@@ -189,6 +192,17 @@ def test_reports_tighten_one_step_for_a_while_and_no_further() -> None:
     links = links_of(outputs)
     assert [(link.cause, link.new_value) for link in links] == [("auto", 0.7), ("expiry", 0.8)]
     assert not feedback.waiting()
+    log.tick(60_000)
+    assert len(log.links()) == 2, "what was reported meanwhile does not renew it"
+
+
+def test_reports_of_a_week_ago_propose_nothing_again() -> None:
+    log = Log()
+    for n in range(10):
+        log.report(f"t{n % 5}", f"p{n}")
+    log.tick(8 * DAY)
+    log.label()
+    assert modes(log.links()) == [("proposed", 0.7), ("rejected", 0.7)]
 
 
 def test_one_tenants_reports_alone_do_nothing() -> None:
@@ -269,10 +283,15 @@ def mixed(data: st.DataObject) -> Log:
             log.report(data.draw(st.sampled_from("abc")), data.draw(st.sampled_from("pqr")))
         elif kind == "decide":
             action = data.draw(
-                st.sampled_from(["propose", "approve", "reject", "pin", "unpin", "freeze", "rollback"])
+                st.sampled_from(["propose", "approve", "reject", "pin", "unpin", "freeze", "unfreeze", "rollback"])
             )
             version = data.draw(st.integers(1, 4))
-            log.decide(action, data.draw(st.sampled_from(["ann", "ben", "eve"])), value=0.9, version=version)
+            ends = data.draw(st.sampled_from([None, at(log.time_ms + DAY)])) if action == "propose" else None
+            log.decide(
+                action, data.draw(st.sampled_from(["ann", "ben", "eve"])), version=version, expires_at=ends,
+                value=data.draw(st.sampled_from([0.65, 0.9])),
+                scope=ThresholdScope(tenant_id=data.draw(st.sampled_from(["", "a"]))),
+            )  # fmt: skip
         elif kind == "tick":
             log.tick(data.draw(st.integers(1, 2 * DAY)))
         else:
@@ -301,6 +320,40 @@ def test_batches_and_restarts_give_the_same_thresholds_and_a_whole_chain(data: s
     links = links_of(expected)
     assert chain_problems(links, UPDATE_KEYS) == []
     assert (links[-1].hash if links else "") == whole.book.chain.head.hash
+
+
+@settings(max_examples=80)
+@given(st.data())
+def test_what_is_looked_at_is_all_that_is_due(data: st.DataObject) -> None:
+    """The same comes of a look at every threshold with every record."""
+    log = mixed(data)
+    _, expected = log.applied()
+    feedback, outputs = Feedback(log.rules), []
+    for record in log.records:
+        feedback.book.ratchets.ask_all()
+        feedback.book.chain.touched = dict.fromkeys(feedback.book.chain.entries)
+        outputs += feedback.apply([record])
+    assert outputs == expected
+
+
+def test_a_label_asks_no_other_tenants_ratchet(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Log(ratchets={FLAG: msgspec.structs.replace(QUICK, votes=20)})
+    for n in range(15):
+        log.misses(12, f"t{n}")
+    feedback, outputs = log.applied()
+    assert len([link for link in links_of(outputs) if link.scope.tenant_id]) == 15
+    asked = 0
+    decision = Ratchet.decision
+
+    def counted(ratchet: Ratchet, now: float) -> Move | None:
+        nonlocal asked
+        asked += 1
+        return decision(ratchet, now)
+
+    monkeypatch.setattr(Ratchet, "decision", counted)
+    log.label(tenant_id="t3")
+    feedback.apply(log.records)
+    assert asked == 2, "the fleet's and its tenant's"
 
 
 @settings(max_examples=80)

@@ -14,7 +14,7 @@ def play(nested: Nested, log: list[Entry]) -> None:
             nested.take(entry)
         else:
             nested.take_untrusted(entry)
-        for name, _, move in nested.due(entry.time, entry.tenant_id):
+        for name, _, move in nested.due(entry.time):
             nested.apply(name, move)
 
 
