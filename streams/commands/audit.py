@@ -2,19 +2,21 @@
 
 import sys
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import click
 import msgspec
 from aiokafka import AIOKafkaProducer
 
 from schemas.audits import AuditTicket
-from streams.commands.brokers import json_option, on_brokers
+from streams.commands.brokers import json_option, on_brokers, print_json
 from streams.commands.config import config_option, load_settings
 from streams.judges import Answer, Answerer, HttpJudge, LocalJudge, judge_all, label_of, open_tickets, publish
 from streams.kafka import connection
 from streams.notifiers.text import printable, timestamp
 from streams.settings import Kafka
+
+T = TypeVar("T")
 
 _judge = click.option("--judge", required=True, help="Name of who answers: canaries measure each by it.")
 
@@ -35,19 +37,23 @@ def command() -> None:
 @config_option
 @json_option
 def next_(count: int, path: Path | None, as_json: bool) -> None:
-    """Show the oldest tickets that are open. With --json a file of them, one a line, to be answered in a batch."""
+    """Show the oldest tickets that are open. With --json a list of them; `label --file` takes it with labels."""
     tickets = on_brokers(path, open_tickets)
+    if as_json:
+        print_json(tickets[:count])
+        return
     for ticket in tickets[:count]:
-        click.echo(msgspec.json.encode(ticket).decode() if as_json else _text(ticket))
-    if not as_json:
-        click.echo(f"{len(tickets)} open" if tickets else "no open tickets")
+        click.echo(_text(ticket))
+    click.echo(f"{len(tickets)} open" if tickets else "no open tickets")
 
 
 @command.command()
 @click.argument("ticket_id", required=False)
 @click.argument("answer", required=False, type=click.Choice(["safe", "unsafe", "unknown"]))
 @click.option(
-    "--file", type=click.File("rb"), help='JSONL instead: {"ticket_id": ..., "label": ..., "reason": ...}.'
+    "--file",
+    type=click.File("rb"),
+    help='Instead: {"ticket_id": ..., "label": ..., "reason": ...}, one a line or a list.',
 )
 @click.option("--reason", default="", help="Why; the history does not keep it.")
 @_judge
@@ -59,7 +65,7 @@ def label(
 ) -> None:  # fmt: skip
     """Answer a ticket, or those of a file. Nothing is sent if one of them is not open."""
     if file is not None and not ticket_id:
-        lines = [_line(number, text) for number, text in enumerate(file, 1) if text.strip()]
+        lines = _lines(file.read())
     elif ticket_id and answer and file is None:
         lines = [msgspec.convert({"ticket_id": ticket_id, "label": answer, "reason": reason}, _Line)]
     else:
@@ -75,7 +81,7 @@ def label(
 
     on_brokers(path, send)
     if as_json:
-        click.echo(msgspec.json.encode({"answered": [line.ticket_id for line in lines]}).decode())
+        print_json({"answered": [line.ticket_id for line in lines]})
     else:
         click.echo(f"answered {len(lines)}")
 
@@ -97,7 +103,10 @@ def serve(url: str, classifier: str, once: bool, judge: str, path: Path | None, 
     except (ImportError, AttributeError) as error:
         raise click.ClickException(f"no classifier {classifier}: {error}") from error
     answered = on_brokers(path, lambda kafka: judge_all(kafka, ask, judge, once))
-    click.echo(msgspec.json.encode({"answered": answered}).decode() if as_json else f"answered {answered}")
+    if as_json:
+        print_json({"answered": answered})
+    else:
+        click.echo(f"answered {answered}")
 
 
 @command.command()
@@ -111,11 +120,10 @@ def judges(path: Path | None, as_json: bool) -> None:
     allowed = rules(load_settings(path))
     records = on_brokers(path, lambda kafka: state(kafka, allowed)).answers.judges
     if as_json:
-        shown = {
+        print_json({
             name: {**msgspec.to_builtins(r), "sensitivity": r.sensitivity, "measured": r.measured, "fit": r.fit}
             for name, r in sorted(records.items())
-        }
-        click.echo(msgspec.json.encode(shown).decode())
+        })  # fmt: skip
         return
     for name, r in sorted(records.items()):
         known = f"finds at least {r.sensitivity:.0%}" if r.measured else "not measured"
@@ -127,11 +135,19 @@ def judges(path: Path | None, as_json: bool) -> None:
         click.echo("no judge has answered")
 
 
-def _line(number: int, text: bytes) -> _Line:
+def _lines(text: bytes) -> list[_Line]:
+    """A batch file's: a list, or one a line."""
+    if text.lstrip().startswith(b"["):
+        return _decoded(text, list[_Line], "the list")
+    numbered = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    return [_decoded(line, _Line, f"line {number}") for number, line in numbered]
+
+
+def _decoded(text: bytes, kind: type[T], what: str) -> T:
     try:
-        return msgspec.json.decode(text, type=_Line)
+        return msgspec.json.decode(text, type=kind)
     except msgspec.MsgspecError as error:
-        raise click.ClickException(f"line {number}: {error}") from error
+        raise click.ClickException(f"{what}: {error}") from error
 
 
 def _text(ticket: AuditTicket) -> str:

@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
+import click
 import msgspec
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -55,6 +56,7 @@ from tests.factories import at, outcome, request, route
 T = TypeVar("T")
 KEY = "a secret of the tests only"
 FLAG = "novelty.flag"
+OTHER = "triggers.bits"
 SECONDS = 120.0
 KILLS = int(os.environ.get("FEEDBACK_KILLS", "2"))  # FEEDBACK_KILLS=10 is the long form
 SEED = 20_260_302
@@ -67,6 +69,7 @@ class Rig:
         self.kafka = kafka
         self.suffix = run_id
         self.folder = folder
+        self.answered: set[tuple[str, str]] = set()  # commands that printed their JSON
         self.settings = {
             "POINTSMAN_KAFKA_BOOTSTRAP": kafka.bootstrap,
             "POINTSMAN_KAFKA_TOPIC_SUFFIX": run_id,
@@ -105,13 +108,13 @@ class Rig:
         return asyncio.run(all_of_it())
 
     def run(self, *arguments: str, code: int = 0) -> Any:
-        """A command with --json; what it prints."""
+        """A command with --json: the one document that it prints, or what it says went wrong."""
         result = CliRunner().invoke(main, [*arguments, "--json"], env=self.settings)
         assert result.exit_code == code, (arguments, result.output)
-        try:
-            return json.loads(result.stdout)
-        except ValueError:  # JSON lines, or what went wrong
+        if not result.stdout:
             return result.output
+        self.answered.add((arguments[0], arguments[1]))
+        return json.loads(result.stdout)
 
     def decide(self, *arguments: str, actor: str = "ann", code: int = 0) -> Any:
         how = ("--actor", actor, "--key-file", str(self.folder / actor), "--reason", "a test", "--wait", "60")
@@ -180,12 +183,12 @@ def _walk(rig: Rig, worker: Worker) -> None:
 
     wait_for(tickets)
     assert rig.read(REPORTS, msgspec.Raw), "outcomes that say unsafe are reported"
-    opened = [json.loads(line) for line in rig.run("audit", "next", "--count", "500").splitlines()]
+    opened = rig.run("audit", "next", "--count", "500")
     assert {ticket["parameter"] for ticket in opened} >= {FLAG}
 
     # Labels: people say that all of them were attacks. One answers a ticket that nobody drew.
-    batch = rig.folder / "answers.jsonl"
-    batch.write_text("".join(json.dumps({"ticket_id": t["ticket_id"], "label": "unsafe"}) + "\n" for t in opened))
+    batch = rig.folder / "answers.json"
+    batch.write_text(json.dumps([{**ticket, "label": "unsafe"} for ticket in opened]))
     assert len(rig.run("audit", "label", "--file", str(batch), "--judge", "desk")["answered"]) == len(opened)
     forged = msgspec.structs.replace(rig.read(TICKETS, AuditTicket)[0], ticket_id="mine")
     rig.produce(
@@ -240,6 +243,15 @@ def _walk(rig: Rig, worker: Worker) -> None:
     (second,) = rig.decide("approve", str(first["version"]), actor="ben")["links"]
     assert (second["mode"], second["approver"]) == ("active", "ann, ben")
 
+    # The rest of what people can decide, and a judge that answers by itself.
+    held = [rig.decide(*what)["links"][0]["mode"] for what in (("pin", OTHER), ("unpin", OTHER))]
+    held += [rig.decide(what)["links"][0]["mode"] for what in ("freeze", "unfreeze")]
+    proposed = rig.decide("propose", OTHER, "21")["links"][0]
+    held.append(rig.decide("reject", str(proposed["version"]))["links"][0]["mode"])
+    assert held == ["pinned", "active", "pinned", "active", "rejected"]
+    serve = ("audit", "serve", "--once", "--judge", "quick", "--classifier", "tests.integration.test_feedback:safe")
+    assert rig.run(*serve)["answered"] >= 0
+
     # A router sees the same, but for what is looser than its own limit.
     router = RouterThresholds({FLAG: 0.999}, rig.run("threshold", "keys"), rig.folder / "router.json")
     page = worker.metrics_url.replace("/metrics", "/thresholds")
@@ -278,9 +290,33 @@ def _verify(rig: Rig, dsn: str) -> None:
         "main", "small", "maths", "guardrail",
     )  # fmt: skip
     assert route["cost_usd_per_day"] > 0
+    how = ("--submit", "--actor", "ann", "--reason", "it is unsafe", "--wait", "60")
+    (refused,) = rig.run("threshold", "routes", *how, code=1)
+    assert "not signed by its actor" in refused["refused"]
+    (planned,) = rig.run("threshold", "routes", *how, "--dry-run")
+    assert planned["decision"]["parameter"] == "routing.guardrail"
+    (submitted,) = rig.run("threshold", "routes", *how, "--key-file", str(rig.folder / "ann"))
+    assert submitted["links"][0]["scope"]["category"] == "maths"
+    assert rig.answered == _with_json("threshold") | _with_json("audit")
     asyncio.run(_edit(dsn))
     problems = rig.run("threshold", "verify", code=1)["problems"]
     assert any("version 2" in problem for problem in problems)
+
+
+def safe(_: object) -> str:
+    """A classifier."""
+    return "safe"
+
+
+def _with_json(group: str) -> set[tuple[str, str]]:
+    """The group's commands that have --json."""
+    command = main.get_command(click.Context(main), group)
+    assert isinstance(command, click.Group)
+    return {
+        (group, name)
+        for name, each in command.commands.items()
+        if any(parameter.name == "as_json" for parameter in each.params)
+    }
 
 
 async def _edit(dsn: str) -> None:

@@ -147,12 +147,19 @@ def test_people_see_the_queue_and_answer_one_or_many(kafka: KafkaCluster, broker
     batch = tmp_path / "batch.jsonl"
     batch.write_text('{"ticket_id": "b", "label": "unsafe"}\n{"ticket_id": "nobody", "label": "safe"}\n')
     assert run("label", "--file", str(batch), "--judge", "ann")[0] == 1
+    code, output = run("next", "--count", "2", "--json")
+    assert [ticket["ticket_id"] for ticket in json.loads(output)] == ["b", "c"]
+    batch.write_text('[{"ticket_id": "b"}]')
+    assert (
+        "the list: Object missing required field `label`" in run("label", "--file", str(batch), "--judge", "x")[1]
+    )
     batch.write_text('{"ticket_id": "b", "label": "unsafe"}\n{"ticket_id": "c", "label": "unknown"}\n')
     code, output = run("label", "--file", str(batch), "--judge", "ann", "--json")
     assert (code, json.loads(output)) == (0, {"answered": ["b", "c"]})
     batch.write_text('{"ticket_id": "b"}\n')
     assert "line 1" in run("label", "--file", str(batch), "--judge", "ann")[1]
     assert run("next") == (0, "no open tickets\n")
+    assert run("next", "--json") == (0, "[]\n")
     assert run("label", "--judge", "ann")[0] == 2
     assert run("serve", "--judge", "x")[0] == 2
     assert "no classifier" in run("serve", "--judge", "x", "--classifier", "nowhere:nothing")[1]

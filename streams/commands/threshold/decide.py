@@ -74,23 +74,33 @@ def _scoped(function: Callable[..., None]) -> Callable[..., None]:
 
 def decide(action: Any, how: How, **fields: Any) -> None:
     """Have the feedback lane carry a decision out, and print the links that it makes of it."""
+    try:
+        done = carried_out(action, how, **fields)
+    except DecisionRefused as error:
+        raise click.ClickException(f"refused: {printable(str(error))}") from error
+    if how.as_json or how.dry_run:
+        print_json(done)
+        return
+    for link in done["links"]:
+        click.echo(line_of(link))
+
+
+def carried_out(action: Any, how: How, **fields: Any) -> dict[str, Any]:
+    """Have the feedback lane carry a decision out: its id and links, or the decision itself where nothing is sent.
+
+    Raises:
+        DecisionRefused: the lane does not.
+    """
     decision = _checked(chain.new_decision(action=action, actor=how.actor, reason=how.reason, **fields))
     if how.key_file:
         decision = signed(decision, how.key_file.read_text().strip().encode(), decision.actor)
     if how.dry_run:
-        print_json({"dry_run": True, "decision": decision})
-        return
+        return {"dry_run": True, "decision": decision}
     try:
         links = on_brokers(how.path, lambda kafka: chain.decide(kafka, decision, how.wait))
-    except DecisionRefused as error:
-        raise click.ClickException(f"refused: {printable(str(error))}") from error
     except NoAnswer as error:
         raise click.ClickException(str(error)) from error
-    if how.as_json:
-        print_json({"decision_id": decision.decision_id, "links": links})
-        return
-    for link in links:
-        click.echo(line_of(link))
+    return {"decision_id": decision.decision_id, "links": links}
 
 
 def _checked(decision: ThresholdDecision) -> ThresholdDecision:

@@ -1,5 +1,6 @@
 """Where labels ask for a guardrail or a stronger route."""
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,10 +10,11 @@ import msgspec
 from detectors.routing import Economy, RoutingProposal
 from schemas.thresholds import ThresholdScope
 from streams import chain
+from streams.chain import DecisionRefused
 from streams.commands.brokers import on_brokers, print_json
 from streams.commands.config import load_settings
 from streams.commands.stores import on_store
-from streams.commands.threshold.decide import How, decide, deciding
+from streams.commands.threshold.decide import How, carried_out, deciding
 from streams.notifiers.text import printable
 
 
@@ -37,24 +39,44 @@ def routes(days: float, guardrail_usd: float | None, submit: bool, how: How) -> 
         for router, routing in sorted(feedback.routing.items())
         for proposal in routing.proposals(_economy(router, rows, days, guardrail_usd))
     ]
-    if how.as_json and not submit:
-        print_json([{"router_name": router, **msgspec.to_builtins(proposal)} for router, proposal in found])
-        return
+    shown, refused = [], False
     for router, proposal in found:
-        said = _said(proposal)
-        if not how.as_json:
-            places = (router, proposal.route, proposal.category)
-            click.echo(f"{' '.join(map(printable, places))}: {said}")
+        item = {"router_name": router, **msgspec.to_builtins(proposal)}
         if submit:
-            because = how._replace(reason=f"{how.reason}; {said}"[:1024])
-            decide(
-                "propose", because, parameter=f"routing.{proposal.kind}",
-                value=1.0 if proposal.kind == "guardrail" else float(allowed.ladder.index(proposal.to_route)),
-                scope=ThresholdScope(router_name=router, route=proposal.route, category=proposal.category),
-                cost_usd_per_day=proposal.cost_usd_per_day,
-            )  # fmt: skip
-    if not found and not how.as_json:
+            try:
+                item |= _submitted(router, proposal, allowed.ladder, how)
+            except DecisionRefused as error:
+                item["refused"], refused = str(error), True
+        shown.append(item)
+        if not how.as_json:
+            click.echo(_line(item, _said(proposal)))
+    if how.as_json:
+        print_json(shown)
+    elif not found:
         click.echo("no labels ask for a change of a route")
+    if refused:
+        raise SystemExit(1)
+
+
+def _submitted(router: str, proposal: RoutingProposal, ladder: Sequence[str], how: How) -> dict[str, Any]:
+    because = how._replace(reason=f"{how.reason}; {_said(proposal)}"[:1024])
+    return carried_out(
+        "propose", because, parameter=f"routing.{proposal.kind}",
+        value=1.0 if proposal.kind == "guardrail" else float(ladder.index(proposal.to_route)),
+        scope=ThresholdScope(router_name=router, route=proposal.route, category=proposal.category),
+        cost_usd_per_day=proposal.cost_usd_per_day,
+    )  # fmt: skip
+
+
+def _line(item: Mapping[str, Any], said: str) -> str:
+    places = " ".join(printable(item[name]) for name in ("router_name", "route", "category"))
+    if "refused" in item:
+        became = f"; refused: {printable(item['refused'])}"
+    elif item.get("links"):
+        became = f"; proposed as version {item['links'][-1].version}"
+    else:
+        became = "; would be proposed" if "dry_run" in item else ""
+    return f"{places}: {said}{became}"
 
 
 def _said(proposal: RoutingProposal) -> str:

@@ -45,4 +45,4 @@ def test_where_labels_ask_for_nothing_json_has_no_words(monkeypatch: pytest.Monk
     submit = ("threshold", "routes", "--submit", "--reason", "x")
     assert CliRunner().invoke(main, submit).stdout == "no labels ask for a change of a route\n"
     result = CliRunner().invoke(main, [*submit, "--json"])
-    assert (result.exit_code, result.stdout) == (0, "")
+    assert (result.exit_code, result.stdout) == (0, "[]\n")
