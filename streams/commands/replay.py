@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -17,6 +18,11 @@ from streams.past.results import runs
 from streams.past.run import Run, Window, ms
 from streams.settings import Settings
 from streams.store import Store
+
+if TYPE_CHECKING:
+    from detectors.discovery.transplant import Probes
+
+MOST_SHOWN = 10  # dead letters of a file, on standard error; the results have all
 
 
 class Moment(click.ParamType):
@@ -57,9 +63,10 @@ def command(
 ) -> None:  # fmt: skip
     """Judge the past again, in stream time. It pages nobody and touches nothing of the live service.
 
-    With EVENTS (one JSON object a line, as a value of the events topic) the results go to a file. With --from they
-    go to the history's replay tables under a run id; `pointsman diff` compares runs. The same events, thresholds,
-    catalogue and release give the same results, and the same run id.
+    With EVENTS (one JSON object a line, as a value of the events topic), judged as the settings say, the results go
+    to a file; what is no event is named on standard error. With --from they go to the history's replay
+    tables under a run id; `pointsman diff` compares runs. The same events, thresholds, catalogue and release give
+    the same results, and the same run id.
     """
     if listing:
         _show(on_store(load_settings(path).clickhouse, runs), out is not None)
@@ -67,7 +74,7 @@ def command(
         wanted = Window(ms(begins) - 1000 * warm_up, ms(begins), ms(ends))
         _show([_replay_window(load_settings(path), wanted, source, thresholds, catalogue)], out is not None)
     elif events is not None and begins is None and out is not None:
-        _replay_file(events, out, thresholds, catalogue, router)
+        _replay_file(load_settings(path), events, out, thresholds, catalogue, router)
     else:
         raise click.UsageError("give a file of EVENTS and --json, or --from, or --list")
 
@@ -96,35 +103,41 @@ def _replay_window(
 
 
 def _replay_file(
-    events: Path, out: Path, thresholds_file: Path | None, catalogue: Path | None, router: str
+    settings: Settings, events: Path, out: Path, thresholds_file: Path | None, catalogue: Path | None, router: str
 ) -> None:
     from detectors.alerting import Alerting
     from detectors.catalogue import CatalogueError, read_records
-    from detectors.detections import shipped
+    from detectors.detections import load
     from detectors.discovery.campaigns import Campaigns
-    from detectors.discovery.transplant import Probes, shipped_probes
     from detectors.fleet import FleetPartition
-    from detectors.judge import Judge, JudgeLimits
-    from detectors.panel import build_panel
+    from detectors.judge import Judge
     from detectors.registry import stream_detectors
     from detectors.spend.levels import Levels
-    from detectors.thresholds import Thresholds
+    from streams.lanes.detect import limits_of, panel_of
     from streams.past.session import read_thresholds
     from streams.replay import replay
 
+    if not out.parent.is_dir():  # said before the events are judged, which may take long
+        raise click.ClickException(f"{out.parent} is no folder")
     lines = events.read_bytes().split(b"\n")
     if lines and not lines[-1].strip():
         lines.pop()  # the file's last newline
+    detect, folder = settings.detect, settings.fleet.detections
     try:
-        thresholds = Thresholds(read_thresholds(thresholds_file) if thresholds_file else {})
-        panel = build_panel(thresholds, read_records(catalogue).catalogue() if catalogue else None,
-                            window_text=bool(router))  # fmt: skip
-    except (ValueError, CatalogueError) as error:
+        panel = panel_of(msgspec.structs.replace(detect, window_text=detect.window_text or bool(router)))
+        if thresholds_file:
+            panel.thresholds.swap(read_thresholds(thresholds_file), panel.thresholds.version)
+        if catalogue:
+            panel.swap_catalogue(read_records(catalogue).catalogue())
+        detections = load(Path(folder) if folder else None)
+    except (OSError, ValueError, CatalogueError) as error:
         raise click.ClickException(str(error)) from error
-    judge = Judge(panel, stream_detectors(thresholds), JudgeLimits())
-    probes = Probes(resolve(router)(), shipped_probes()) if router else None
-    campaigns = Campaigns(shipped(), thresholds, bool(router))
-    fleet = FleetPartition(Alerting(shipped()), campaigns, Levels(shipped(), thresholds))
+    thresholds = panel.thresholds
+    probes = _probes(router) if router else None
+    judge = Judge(panel, stream_detectors(thresholds, panel.rules), limits_of(detect), detections=detections)
+    alerting = Alerting(detections, refresh_seconds=settings.fleet.resend_seconds)
+    campaigns = Campaigns(detections, thresholds, bool(router))
+    fleet = FleetPartition(alerting, campaigns, Levels(detections, thresholds))
     result = replay(lines, judge, fleet, flush_ms=60_000, probes=probes)
     data = msgspec.json.format(msgspec.json.encode(result), indent=1)
     if str(out) == "-":
@@ -135,6 +148,22 @@ def _replay_file(
             f"{len(lines)} events: {len(result.verdicts)} verdicts, {len(result.findings)} findings,"
             f" {len(result.alerts)} alerts, {len(result.deadletters)} dead letters -> {out}"
         )
+    for letter in result.deadletters[:MOST_SHOWN]:
+        field = f" {letter.field}" if letter.field else ""
+        click.echo(f"{events}, line {letter.offset + 1}:{field} {letter.reason}: {letter.detail}", err=True)
+    if len(result.deadletters) > MOST_SHOWN:
+        click.echo(f"... and {len(result.deadletters) - MOST_SHOWN} more", err=True)
+
+
+def _probes(router: str) -> "Probes":
+    from detectors.discovery.transplant import Probes, shipped_probes
+
+    try:
+        return Probes(resolve(router)(), shipped_probes())
+    except click.ClickException:
+        raise
+    except Exception as error:  # the router's code is the user's
+        raise click.ClickException(f"no router {router}: {error}") from error
 
 
 def _show(found: Sequence[Run], as_json: bool) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from detectors.alerting import Alerting
 from detectors.catalogue import shipped
+from detectors.detections import SHIPPED
 from detectors.detections import shipped as shipped_detections
 from detectors.judge import Judge, JudgeLimits
 from detectors.panel import build_panel
@@ -108,3 +109,47 @@ def test_the_command_writes_the_same_bytes_twice(tmp_path: Path) -> None:
         written.append(out.read_bytes())
     assert written[0] == written[1]
     assert set(json.loads(written[0])) == {"verdicts", "findings", "alerts", "deadletters"}
+
+
+def test_a_file_is_judged_as_the_settings_say(tmp_path: Path) -> None:
+    rules, config = tmp_path / "rules.yml", tmp_path / "config.yml"
+    rules.write_text('tenants: {"*": {regions: [eu-*]}}\n')
+    quiet = tmp_path / "detections"
+    quiet.mkdir()
+    (quiet / "quiet.yml").write_text((SHIPPED / "known_trigger.yml").read_text() + "\nEnabled: false\n")
+    config.write_text(f"detect: {{custody_rules: {rules}}}\nfleet: {{detections: {quiet}}}\n")
+    lines = asked(1) + asked(2, 1, prompt_text=f"{TRIGGER} What is the capital of Peru?")
+    lines[1] = encode(route("r1", time_ms=NOON_MS, provider_region="us-east-1"))
+    events, out = tmp_path / "events.jsonl", tmp_path / "out.json"
+    events.write_bytes(b"\n".join(lines))
+
+    def alerts(*options: str) -> set[str]:
+        answer = CliRunner().invoke(command, [str(events), "--json", str(out), *options])
+        assert answer.exit_code == 0, answer.output
+        return {alert["alertname"] for alert in json.loads(out.read_bytes())["alerts"]}
+
+    assert alerts() == {"known_trigger"}
+    assert alerts("--config", str(config)) == {"route_rule_broken"}
+
+
+def test_what_is_no_event_is_named_by_its_line(tmp_path: Path) -> None:
+    events = tmp_path / "events.jsonl"
+    events.write_bytes(b"\n".join([*asked(1), b"{", encode(request("r2")).replace(b'"t1"', b"7")]))
+    answer = CliRunner().invoke(command, [str(events), "--json", str(tmp_path / "out.json")])
+    assert f"{events}, line 4: $ not_json" in answer.stderr
+    assert f"{events}, line 5: $.tenant_id wrong_type" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--json", "/nowhere/out.json"], "no folder"),
+        (["--json", "-", "--router", "json:dumps"], "no router json:dumps"),
+    ],
+)
+def test_what_cannot_work_is_said_at_once(tmp_path: Path, options: list[str], said: str) -> None:
+    events = tmp_path / "events.jsonl"
+    events.write_bytes(b"\n".join(asked(1)))
+    answer = CliRunner().invoke(command, [str(events), *options])
+    assert answer.exit_code == 1
+    assert said in answer.output
