@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numba as nb
 import numpy as np
+from numba.cpython.unsafe.numbers import trailing_zeros
 
 from schemas import codec
 from schemas.codec import MAX_VALUE_BYTES, InvalidRecord, Record
@@ -19,9 +20,12 @@ from schemas.events import CUT_CHARS, PROMPT_CAP_CHARS, AnyEvent, Request
 
 _KEY = b'"prompt_text"'
 _OPENING = re.compile(_KEY + rb'[ \t\r\n]*:[ \t\r\n]*"')
-_BACKSLASH, _U = b"\\u"
-_MARK_CHARS = 1_024
-_WORD = 8
+_QUOTE, _BACKSLASH, _U = b'"\\u'
+_BLOCK = 64  # bytes, as many as a mask has bits
+_LANES = 8_192  # bytes checked side by side: each lane counts up to MAX_VALUE_BYTES / _LANES
+_REACHES = tuple(CUT_CHARS * eighths // 8 for eighths in (9, 28, 56))  # bytes that may hold an end: six a character
+_SHORT_ESCAPES = np.zeros(256, np.uint8)  # bytes of an escape, by its second one
+_SHORT_ESCAPES[list(b'"\\/bfnrt')] = 2
 # What stands for the text while the rest is decoded: nobody can have written it into an event.
 _STAND_IN = secrets.token_hex(16)
 
@@ -70,102 +74,95 @@ def _cut(value: bytes) -> _Cut | None:
     if opening is None or value[opening.start() - 1] == _BACKSLASH:
         return None
     begin = opening.end()
-    words = np.frombuffer(value, "<u8", (len(value) - begin) // _WORD, begin)
-    marks = np.empty(len(value) // _MARK_CHARS + 2, np.int64)
-    end, chars = _measure(np.frombuffer(value, np.uint8, offset=begin), words, marks)
-    if chars <= PROMPT_CAP_CHARS:
+    data, starts = np.frombuffer(value, np.uint8), np.empty(len(value) // _BLOCK + 1, np.int64)
+    end, escaped = _escapes(data, begin, starts)
+    if end - begin - escaped <= PROMPT_CAP_CHARS:
         return None
-    first, last = marks[CUT_CHARS // _MARK_CHARS], marks[(chars - CUT_CHARS - _WORD) // _MARK_CHARS]
-    text = value[begin : begin + end]
-    head, tail = (_string(b'"%b"' % part) for part in (text[:first], text[last:]))
-    short = b"%b%b%b" % (value[:begin], _STAND_IN.encode(), value[begin + end :])
+    valid, continued = _continued(data, begin, end + 1)
+    chars = end - begin - escaped - continued
+    if not valid or chars <= PROMPT_CAP_CHARS:
+        return None
+    for reach in _REACHES:
+        head = _string(b'"%b"' % value[begin : _character(value, starts[reach // _BLOCK])])
+        if len(head) >= CUT_CHARS:
+            break
+    for reach in _REACHES:
+        tail = _string(b'"%b"' % value[_character(value, starts[(end - begin - reach) // _BLOCK]) : end])
+        if len(tail) >= CUT_CHARS:
+            break
+    short = b"%b%b%b" % (value[:begin], _STAND_IN.encode(), value[end:])
     return _Cut(short, chars, head[:CUT_CHARS], tail[-CUT_CHARS:])
 
 
-@nb.njit(cache=True, nogil=True)
-def _measure(data: Any, words: Any, marks: Any) -> Any:
-    """Where a JSON string ends, whose opening quote is before `data`, and its characters; (0, 0): see `_cut`.
+def _character(value: bytes, at: int) -> int:
+    """Where the next character begins."""
+    while value[at] & 0xC0 == 0x80:
+        at += 1
+    return at
 
-    `words` is `data` by eights. Mark k of `marks` is the beginning of a character, k * _MARK_CHARS from the first
-    or up to seven further.
+
+@nb.njit(cache=True, nogil=True)
+def _escapes(data: Any, begin: int, starts: Any) -> Any:
+    """Where a JSON string ends that begins at `begin`, and its escapes' bytes beyond one each; (0, 0): see `_cut`.
+
+    `starts[k]` is the first byte from the k-th block on that belongs to no escape of the block before.
     """
-    at, chars, marked = 0, 0, 0
-    while at < data.size:
-        if chars >= marked * _MARK_CHARS:
-            marks[marked] = at
-            marked += 1
-        if (at >> 3) + 1 < words.size:
-            plain = _plain_bytes(_word_at(words, at))
-            at += plain
-            chars += plain
-            if plain == _WORD:
-                continue
-        size = _size(data, at)
-        if size <= 0:
-            return (at, chars) if size == 0 else (0, 0)
-        at += size
-        chars += 1
+    at, beyond = begin, 0
+    for block in range(begin, data.size, _BLOCK):
+        at = starts[(block - begin) // _BLOCK] = max(at, block)
+        first = min(block, data.size - _BLOCK)
+        part = data[first : first + _BLOCK]
+        found = np.uint64(0)
+        for k in range(_BLOCK):
+            found |= np.uint64((part[k] == _QUOTE) | (part[k] == _BACKSLASH)) << np.uint64(k)
+        while at < first + _BLOCK:
+            found = found >> np.uint64(at - first) << np.uint64(at - first)
+            if not found:
+                break
+            at = first + np.int64(trailing_zeros(found))
+            if data[at] == _QUOTE:
+                return at, beyond
+            size = _SHORT_ESCAPES[data[at + 1]] if at + 1 < data.size else 0
+            if not size:
+                size = _long_escape(data, at)
+                if not size:
+                    return 0, 0
+            at += size
+            beyond += size - 1
     return 0, 0
 
 
-@nb.njit(inline="always")
-def _word_at(words: Any, at: int) -> Any:
-    """Eight bytes from any place, the first one lowest."""
-    low, shift = words[at >> 3], np.uint64((at & 7) << 3)
-    return low if shift == 0 else low >> shift | words[(at >> 3) + 1] << (np.uint64(64) - shift)
-
-
-@nb.njit(inline="always")
-def _plain_bytes(word: Any) -> Any:
-    """How many bytes stand before the first that is a quote, a backslash, a control character or no ASCII."""
-    ones, highs = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
-    quotes, slashes = word ^ (ones * np.uint64(0x22)), word ^ (ones * np.uint64(0x5C))
-    special = (quotes - ones) & ~quotes | (slashes - ones) & ~slashes  # a byte's highest bit, where it is zero
-    special |= (word - ones * np.uint64(0x20)) & ~word | word
-    special &= highs
-    if special == 0:  # faster than without the branch
-        return np.int64(_WORD)
-    lowest = special & (~special + np.uint64(1))  # what borrowing has set wrongly lies above it
-    return np.int64(((((lowest >> np.uint64(7)) - np.uint64(1)) & ones) * ones) >> np.uint64(56))
-
-
 @nb.njit(cache=True)
-def _size(data: Any, at: int) -> Any:
-    """Bytes of the character of a JSON string that begins at `at`; 0: its end, -1: none, or half of a pair."""
-    first = data[at]
-    if first == 0x22:
+def _long_escape(data: Any, at: int) -> int:
+    """Bytes of an escape by number; 0: it is none, or half of a pair."""
+    if at + 6 > data.size or data[at + 1] != _U:
         return 0
-    if first == 0x5C:
-        return _escape_size(data, at)
-    if first < 0x80:
-        return 1 if first >= 0x20 else -1
-    if first < 0xC2 or first > 0xF4:
-        return -1
-    size = 2 if first < 0xE0 else 3 if first < 0xF0 else 4
-    if at + size > data.size:
-        return -1
-    for k in range(at + 1, at + size):
-        if data[k] & 0xC0 != 0x80:
-            return -1
-    second = data[at + 1]  # neither longer than need be, nor half of a pair, nor beyond Unicode
-    if (first == 0xE0 and second < 0xA0) or (first == 0xED and second > 0x9F):
-        return -1
-    if (first == 0xF0 and second < 0x90) or (first == 0xF4 and second > 0x8F):
-        return -1
-    return size
-
-
-@nb.njit(cache=True)
-def _escape_size(data: Any, at: int) -> Any:
-    kind = data[at + 1] if at + 1 < data.size else 0
-    if kind != _U:
-        return 2 if kind in (0x22, 0x5C, 0x2F, 0x62, 0x66, 0x6E, 0x72, 0x74) else -1
-    if at + 6 > data.size:
-        return -1
     for k in range(at + 2, at + 6):
         digit = data[k] | 0x20  # digits have that bit already
         if not (0x30 <= data[k] <= 0x39 or 0x61 <= digit <= 0x66):
-            return -1
+            return 0
     if data[at + 2] | 0x20 == 0x64 and data[at + 3] >= 0x38:  # D8 to DF
-        return -1
+        return 0
     return 6
+
+
+@nb.njit(cache=True, nogil=True)
+def _continued(data: Any, begin: int, end: int) -> Any:
+    """Whether bytes are UTF-8 without control characters, and how many of them continue a character.
+
+    Three bytes before `begin`, and the last one, are ASCII. In lanes, without a branch: compilers make that wide.
+    """
+    wrong, continued = np.zeros(_LANES, np.uint8), np.zeros(_LANES, np.uint8)
+    for at in range(begin, end, _LANES):
+        to = min(at + _LANES, end)
+        now, one, two, three = data[at:to], data[at - 1 : to - 1], data[at - 2 : to - 2], data[at - 3 : to - 3]
+        for k in range(now.size):
+            byte, before = now[k], one[k]
+            follows = (before >= 0xC0) | (two[k] >= 0xE0) | (three[k] >= 0xF0)
+            continues = (byte & 0xC0) == 0x80
+            wrong[k] |= (follows != continues) | (byte < 0x20) | (byte == 0xC0) | (byte == 0xC1) | (byte > 0xF4)
+            # Longer than need be, half of a pair, beyond Unicode.
+            wrong[k] |= ((before == 0xE0) & (byte < 0xA0)) | ((before == 0xF0) & (byte < 0x90))
+            wrong[k] |= ((before == 0xED) & (byte > 0x9F)) | ((before == 0xF4) & (byte > 0x8F))
+            continued[k] += continues
+    return not wrong.any(), continued.sum()

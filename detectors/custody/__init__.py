@@ -32,6 +32,8 @@ class _Gateway(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     def runs(self, software: Software) -> bool:
         """Whether it was seen to; not every event says what the plug-ins are."""
+        if software in self.known:  # nearly always
+            return True
         version, plugins = software
         return any(version == v and plugins in ("", p) for v, p in self.known)
 

@@ -20,6 +20,7 @@ from detectors.registry import stream_detectors
 from detectors.thresholds import Thresholds
 from detectors.triggers.lexical import LexicalIndex
 from detectors.triggers.semantic import SemanticIndex
+from streams.garbage import settled
 
 BATCH = 2_000  # as the lane reads
 CHECKPOINT_EVENTS = 10_000  # as the lane's default
@@ -88,7 +89,7 @@ def microseconds_per_request(records: Sequence[Record], requests: int) -> dict[s
         ("delta", Judge, "changes"),
     ]
     lane = Judge(shared, detectors, JudgeLimits())
-    with _patched(clock, parts):
+    with settled(), _patched(clock, parts):
         due = CHECKPOINT_EVENTS
         for at in range(0, len(records), BATCH):
             lane.apply(records[at : at + BATCH])
