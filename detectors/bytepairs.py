@@ -272,11 +272,46 @@ class BytePairs:
         _encode(chars, bounds, self._cased, self._tables, out, offsets)
         return out[: offsets[-1]], offsets
 
+    def places(self, text: str) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
+        """Tokens of one text, runs of one collapsed, and each one's characters [begin, end). Not where cased."""
+        tokens, _ = self.encode([text])
+        chars = np.frombuffer(text.encode("utf-32-le", "replace"), np.uint32)
+        kept, begin, end = np.empty_like(tokens), np.empty(len(tokens), np.int64), np.empty(len(tokens), np.int64)
+        n = _lay_over(chars, self._tables, tokens, kept, begin, end)
+        return kept[:n], begin[:n], end[:n]
+
+
+@nb.njit(inline="always")
+def _width(char: Any) -> Any:
+    """Bytes of a character as UTF-8."""
+    return 1 + (char >= 0x80) + (char >= 0x800) + (char >= 0x10000)
+
+
+@nb.njit(cache=True, nogil=True)
+def _lay_over(chars: Any, tables: Any, tokens: Any, kept: Any, begin: Any, end: Any) -> int:
+    """Lay tokens over the characters that they are of: all but the white space. How many are kept."""
+    n, at, left = 0, -1, 0  # `left`: bytes of the character `at` that are not laid over yet
+    for token in tokens:
+        first = -1
+        for _ in range(tables.begin[token + 1] - tables.begin[token]):
+            if left == 0:
+                at += 1
+                while tables.classes[chars[at]] == _SPACE:
+                    at += 1
+                left = _width(chars[at])
+            left -= 1
+            first = at if first < 0 else first
+        if n == 0 or kept[n - 1] != token:
+            kept[n], begin[n] = token, first
+            n += 1
+        end[n - 1] = at + 1
+    return n
+
 
 @nb.njit(cache=True)
 def _bytes(chars: Any) -> Any:
     """How long characters are as UTF-8: no text has more tokens."""
-    n = chars.size
+    n = 0
     for c in chars:
-        n += (c >= 0x80) + (c >= 0x800) + (c >= 0x10000)
+        n += _width(c)
     return n

@@ -1,6 +1,10 @@
 """From tokens back to characters: only for what is reported, since it costs as much as reading the prompt."""
 
 from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from detectors.folding import fold
 from detectors.text import PromptBatch
@@ -9,44 +13,28 @@ from detectors.vocabulary import vocabulary
 
 @lru_cache(maxsize=8_192)
 def _folded_size(char: str) -> int:
-    """Bytes of a character once it is folded."""
-    return len(fold(char).encode())
+    """Characters that one becomes when it is folded."""
+    return len(fold(char))
 
 
-def _characters_of_bytes(text: str) -> list[int] | None:
-    """For each byte of the folded text the index of the raw character it came from; None if folding mixed them."""
+class Places(NamedTuple):
+    """Tokens of a text, runs collapsed, and the characters [begin, end) of each."""
+
+    tokens: NDArray[np.int32]
+    begin: NDArray[np.int64]
+    end: NDArray[np.int64]
+
+
+def token_places(text: str) -> Places:
+    """The tokens of a text with their places; none where folding did not go by characters."""
     folded = fold(text)
+    places = Places(*vocabulary().pairs.places(folded))
     if text.isascii():
-        return list(range(len(text)))
-    owners: list[int] = []
-    for i, char in enumerate(text):
-        # Folding is by character but for leetspeak, which keeps lengths.
-        owners += [i] * _folded_size(char)
-    return owners if len(owners) == len(folded.encode()) else None
-
-
-def token_places(text: str) -> tuple[list[int], list[tuple[int, int]]]:
-    """Tokens of a text, runs collapsed, and each one's characters [begin, end)."""
-    owners = _characters_of_bytes(text)
-    if owners is None:
-        return [], []
-    pairs = vocabulary().pairs
-    folded = fold(text)
-    raw = folded.encode()
-    tokens: list[int] = []
-    places: list[tuple[int, int]] = []
-    cursor = 0
-    for token in pairs.encode([folded])[0].tolist():
-        piece = pairs.tokens[token]
-        begin = raw.index(piece, cursor)  # only white space is between two tokens
-        cursor = begin + len(piece)
-        place = (owners[begin], owners[cursor - 1] + 1)
-        if tokens and tokens[-1] == token:
-            places[-1] = (places[-1][0], place[1])
-        else:
-            tokens.append(token)
-            places.append(place)
-    return tokens, places
+        return places
+    owners = np.repeat(np.arange(len(text)), [_folded_size(char) for char in text])
+    if len(owners) != len(folded):
+        return Places(places.tokens[:0], places.begin[:0], places.end[:0])
+    return Places(places.tokens, owners[places.begin], owners[places.end - 1] + 1)
 
 
 def character_span(batch: PromptBatch, i: int, begin: int, end: int) -> tuple[int, int] | None:
@@ -57,13 +45,12 @@ def character_span(batch: PromptBatch, i: int, begin: int, end: int) -> tuple[in
     size = int(batch.lengths[i])
     if end > size:
         return None
-    wanted = batch.tokens[i, begin:end].tolist()
-    tokens, places = token_places(batch.heads[i])
-    if tokens[begin:end] == wanted:
-        return places[begin][0], places[end - 1][1]
-    tail = batch.tails[i]
-    tokens, places = token_places(tail)
-    first = len(tokens) - (size - begin)
-    if first >= 0 and tokens[first : first + len(wanted)] == wanted:
-        return places[first][0] - len(tail), places[first + len(wanted) - 1][1] - len(tail)
+    wanted = batch.tokens[i, begin:end]
+    head = token_places(batch.heads[i])
+    if np.array_equal(head.tokens[begin:end], wanted):
+        return int(head.begin[begin]), int(head.end[end - 1])
+    tail, text = token_places(batch.tails[i]), batch.tails[i]
+    first = len(tail.tokens) - (size - begin)
+    if first >= 0 and np.array_equal(tail.tokens[first : first + end - begin], wanted):
+        return int(tail.begin[first]) - len(text), int(tail.end[first + end - begin - 1]) - len(text)
     return None

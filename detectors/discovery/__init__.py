@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,10 +65,8 @@ class Discovery:
         self._stored_requests = -1  # as last given to a checkpoint
         self._candidate_at = 0  # of the requests, the last that was a candidate
         self._scratch = np.zeros((kernel.SCRATCH, kernel.MOST_TOKENS), np.int64)
-        self._sums = np.zeros(kernel.MOST_TOKENS + 1)
-        self._low = np.zeros((3, kernel.MOST_TOKENS), np.uint64)
-        self._high = np.zeros((3, kernel.MOST_TOKENS), np.uint64)
         self._out = np.zeros(kernel.OUT, np.int64)
+        self._rarest = np.zeros(REST_TOKENS, np.uint16)
         self._taken: _Taken | None = None
 
     @property
@@ -166,7 +163,7 @@ class Discovery:
             values["discovery.bits"], values["discovery.baseline"], values["discovery.newness"],
             minute, self._requests,
             memory.keys, memory.rows, memory.sightings, memory.index,
-            self._scratch, self._sums, self._low, self._high, self._out,
+            self._scratch, self._out,
         )  # fmt: skip
         return _Taken(case, seen, model_key, score, minute, self._answer(seen, model))
 
@@ -186,7 +183,7 @@ class Discovery:
             parts=out[kernel.PARTS],
             usual=bool(out[kernel.IS_USUAL]),
             tokens=hashed(seen.tokens[begin:end].tolist()),
-            rest=_rest(seen.tokens[self._is_rest(size, begin, end)]),
+            rest=self._rest(seen.tokens),
             requests=self._requests + 1 - self._candidate_at,
             text=seen.window_text(begin, end),
         )
@@ -204,20 +201,10 @@ class Discovery:
             use=use,
         )
 
-    def _is_rest(self, size: int, begin: int, end: int) -> NDArray[np.bool_]:
-        """bool[size]: tokens that are neither the window's nor a neighbour's that came back too.
-
-        Of a mutated text one part is the window, and the others are no context.
-        """
-        is_rest = np.ones(size, np.bool_)
-        is_rest[begin:end] = False
-        first = max(0, begin - kernel.REACH)
-        came_back = (
-            self._scratch[kernel.SLOT, first : min(size - kernel.SHINGLE + 1, end + kernel.REACH)] != kernel.NEW
-        )
-        for at in (first + np.flatnonzero(came_back)).tolist():
-            is_rest[at : at + kernel.SHINGLE] = False
-        return is_rest
+    def _rest(self, tokens: NDArray[np.uint16]) -> list[int]:
+        """Hashes of a body's rarest tokens, ascending."""
+        n = kernel.rarest_outside(tokens, self._scratch, bucket_bits(), self._out, self._rarest)
+        return sorted(set(hashed(self._rarest[:n].tolist())))
 
 
 _NOTHING: NDArray[np.float32] = np.zeros_like(Expectation().weights)
@@ -238,14 +225,6 @@ def _score(route: Route) -> float | None:
     if score is None:
         return None if route.tier_rank is None else float(route.tier_rank)
     return score * route.score_direction if math.isfinite(score) else None
-
-
-def _rest(tokens: NDArray[Any]) -> list[int]:
-    """Hashes of a body's rarest tokens, ascending."""
-    distinct = np.unique(tokens)
-    bits = bucket_bits()[distinct]
-    rarest = distinct[np.argsort(-bits, kind="stable")[:REST_TOKENS]]
-    return sorted(set(hashed(rarest.tolist())))
 
 
 @lru_cache(maxsize=16_384)

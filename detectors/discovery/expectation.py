@@ -4,6 +4,7 @@ Linear in the tokens, so that what a prompt gets without one of its windows is a
 bucket of tokens, and two for a constant and the length, trained by AdaGrad on ranks of scores.
 """
 
+import math
 import struct
 from bisect import bisect_left, bisect_right, insort
 from statistics import NormalDist
@@ -73,7 +74,7 @@ class Expectation:
     @property
     def spread(self) -> float:
         """Standard deviation of the residuals."""
-        return float(max(LEAST_SPREAD, np.sqrt(self._variance)))
+        return max(LEAST_SPREAD, math.sqrt(self._variance))
 
     @property
     def scale(self) -> float:

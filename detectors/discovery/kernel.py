@@ -123,14 +123,13 @@ def _is_usual(birth, count, baseline, newness, requests):  # type: ignore[no-unt
 @njit(cache=True, nogil=True)
 def look(  # type: ignore[no-untyped-def]
     tokens, z, weights, spread, bits, slack, bar, bodies, least_bits, baseline, newness, minute, requests,
-    keys, rows, sightings, index, scratch, sums, low, high, out,
+    keys, rows, sightings, index, scratch, out,
 ):  # fmt: skip
     """What this use would do. `z`: the score's normal deviate, NaN while it means nothing.
 
     A window is usual that came back within the first `baseline` requests, or that would have been used fewer than
     `newness` times in the time before, had it been used then as it is now. `scratch` int64[SCRATCH, MOST_TOKENS],
-    `sums` float64[MOST_TOKENS + 1], `low` and `high` uint64[3, MOST_TOKENS], `out` int64[OUT]; `slack` and `bar` in
-    standard deviations.
+    `out` int64[OUT]; `slack` and `bar` in standard deviations.
     """
     n = len(tokens)
     m = n - SHINGLE + 1
@@ -169,9 +168,10 @@ def look(  # type: ignore[no-untyped-def]
     if not anything or out[ANY_NEW] == 0:  # nothing that comes back, or the whole prompt again
         return
     # Sums of what the tokens predict, and least hashes before and after each shingle.
-    sums[0] = 0.0
+    sums = np.zeros(n + 1)
     for i in range(n):
         sums[i + 1] = sums[i] + weights[tokens[i]]
+    low, high = np.empty((3, m), np.uint64), np.empty((3, m), np.uint64)
     for q in range(3):
         least = _MOST
         salt = _C1 * np.uint64(2 * q + 3)
@@ -341,6 +341,34 @@ def _information(tokens, bits):  # type: ignore[no-untyped-def]
         if not again:
             total += bits[tokens[i]]
     return total
+
+
+@njit(cache=True, nogil=True)
+def rarest_outside(tokens, scratch, bits, out, rarest):  # type: ignore[no-untyped-def]
+    """Fill `rarest` with the rarest tokens outside of the found window, the rarest first; how many.
+
+    What came back beside it is left out too: of a mutated text one part is the window, and the others no context.
+    """
+    is_outside = np.ones(len(tokens), np.bool_)
+    is_outside[out[BEGIN] : out[END_TOKEN]] = False
+    for j in range(max(0, out[BEGIN] - REACH), min(len(tokens) - SHINGLE + 1, out[END_TOKEN] + REACH)):
+        if scratch[SLOT, j] != NEW:
+            is_outside[j : j + SHINGLE] = False
+    n = 0
+    for i in range(len(tokens)):
+        token, at = tokens[i], n
+        if not is_outside[i]:
+            continue
+        while at > 0 and (
+            bits[token] > bits[rarest[at - 1]] or (bits[token] == bits[rarest[at - 1]] and token < rarest[at - 1])
+        ):
+            at -= 1
+        if at == len(rarest) or (at > 0 and rarest[at - 1] == token):
+            continue
+        n = min(n + 1, len(rarest))
+        rarest[at + 1 : n] = rarest[at : n - 1].copy()
+        rarest[at] = token
+    return n
 
 
 @njit(cache=True, nogil=True)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from detectors.discovery.expectation import BUCKETS
 from detectors.discovery.kernel import MOST_TOKENS
-from detectors.spans import token_places
+from detectors.spans import Places, token_places
 from detectors.text import ROW_TOKENS, PromptBatch
 from detectors.vocabulary import SIZE, vocabulary
 
@@ -36,25 +36,26 @@ class Seen(NamedTuple):
 
     def window_text(self, begin: int, end: int) -> str:
         """The text of the tokens [begin, end); empty where none was kept, or where folding does not map back."""
-        size, pieces = len(self.tokens), self.pieces
-        if len(pieces) == 1:
-            tokens, places = token_places(pieces[0])
-            if len(tokens) == size:
-                return pieces[0][places[begin][0] : places[end - 1][1]]
+        pieces, wanted = self.pieces, self.tokens[begin:end]
         if not pieces:
             return ""
         # Cut in the middle: a window is in the first part of the row or in its last.
-        tokens, places = token_places(pieces[0])
-        if BUCKET_OF[tokens[begin:end]].tolist() == self.tokens[begin:end].tolist():
-            return pieces[0][places[begin][0] : places[end - 1][1]]
-        tokens, places = token_places(pieces[-1])
-        begin, end = begin - size + len(tokens), end - size + len(tokens)
-        if (
-            begin >= 0
-            and BUCKET_OF[tokens[begin:end]].tolist() == self.tokens[begin - len(tokens) :][: end - begin].tolist()
-        ):
-            return pieces[-1][places[begin][0] : places[end - 1][1]]
+        first, last = pieces[0], pieces[-1]
+        places = token_places(first)
+        text = _text_at(first, places, begin, wanted)
+        if text or len(places.tokens) == len(self.tokens):
+            return text
+        if len(pieces) > 1:
+            places = token_places(last)
+        return _text_at(last, places, begin - len(self.tokens) + len(places.tokens), wanted)
+
+
+def _text_at(piece: str, places: Places, begin: int, wanted: NDArray[np.uint16]) -> str:
+    """The text of the tokens from `begin` on, if they are the wanted ones."""
+    end = begin + len(wanted)
+    if begin < 0 or BUCKET_OF[places.tokens[begin:end]].tobytes() != wanted.tobytes():
         return ""
+    return piece[places.begin[begin] : places.end[end - 1]]
 
 
 def pack_windows(batch: PromptBatch, with_text: bool = False) -> list[bytes]:

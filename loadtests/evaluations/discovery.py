@@ -5,6 +5,7 @@ begin in the middle of the day, and campaigns whose gadgets were grown against t
 come from. Both levels run as in the service, in process; the transplants ask the router itself.
 """
 
+import faulthandler
 import random
 import time
 from collections import Counter, defaultdict
@@ -19,13 +20,14 @@ import numpy as np
 import numpy.typing as npt
 
 from detectors.alerting import Alerting
-from detectors.contract import Case, PromptFacts
+from detectors.contract import Answer, Case, PromptFacts
 from detectors.detections import shipped
-from detectors.discovery import Discovery
+from detectors.discovery import Discovery, kernel
 from detectors.discovery.campaigns import Campaigns
 from detectors.discovery.transplant import Probes, answer, shipped_probes
-from detectors.discovery.windows import pack_windows
+from detectors.discovery.windows import bucket_bits, pack_windows
 from detectors.fleet import FleetPartition
+from detectors.spans import token_places
 from detectors.spend.levels import Levels
 from detectors.text import read_texts
 from detectors.thresholds import Thresholds
@@ -46,6 +48,8 @@ KINDS = ("prefix", "suffix", "mutated", "middle")
 CALM = 0.25  # of the day, before the first campaign
 USES = 30  # of a campaign
 CALLERS = 6
+MOST_GROWN = 40  # gadgets tried for one that moves a router enough: one that cannot be moved so far ends the run
+STUCK_S = 1_800  # a day that takes longer tells where it is
 LEAST_LIFT = 1.2  # standard deviations: what a campaign's gadget does at least to a prompt's score
 NEWCOMERS = 1 / 6  # of the traffic of the second half
 CHUNK = 4_096
@@ -92,20 +96,30 @@ def _inside(gadget: str, prompt: str) -> str:
 
 
 def plant(score: Score, fleet: Fleet, each: int, rng: random.Random, kinds: Sequence[str] = KINDS) -> list[Planted]:
-    """`each` campaigns of every kind, a quarter of them downwards, with gadgets that move the router enough."""
+    """`each` campaigns of every kind, a quarter of them downwards, with gadgets that move the router enough.
+
+    Raises:
+        RuntimeError: the router is hardly ever moved so far.
+    """
     bodies = [prompt.text for prompt in fleet.bodies(rng, 200)]
     plain = score(bodies)
     spread = float(plain.std())
     planted: list[Planted] = []
     for kind in kinds:
-        while sum(campaign.kind == kind for campaign in planted) < each:
+        found = 0
+        for _ in range(MOST_GROWN * each):
+            if found == each:
+                break
             direction: Direction = "down" if rng.random() < 0.25 else "up"
             grown = grow(score, rng.choice(SAMPLINGS), direction, 10, rng.getrandbits(32))
             place = _place(kind, rng)
             shift = score([place(grown.text, body) for body in bodies]) - plain
             lift = float(shift.mean()) / spread * (1 if direction == "up" else -1)
             if lift >= LEAST_LIFT:
+                found += 1
                 planted.append(Planted(kind, direction, lift, grown.text))
+        if found < each:
+            raise RuntimeError(f"{kind}: of {MOST_GROWN * each} gadgets {found} lift by {LEAST_LIFT} or more")
     return planted
 
 
@@ -213,23 +227,31 @@ def play(day: Day, name: str, partitions: int = 1, transplants: bool = True) -> 
         began = time.process_time()
         packed = pack_windows(batch, with_text=transplants)
         told.pack_s += time.process_time() - began
-        for i, (ask, windows) in enumerate(zip(asks, packed, strict=True), begin):
+        cases = [
+            _case(i, ask, windows, float(day.scores[i]))
+            for i, (ask, windows) in enumerate(zip(asks, packed, strict=True), begin)
+        ]
+        detectors = [detect[hash_of(ask.principal.hash) % partitions] for ask in asks]
+        began = time.process_time()  # once a batch: the clock itself takes as long as a tenth of a request
+        said = [_said(detector, case) for detector, case in zip(detectors, cases, strict=True)]
+        told.judge_s += time.process_time() - began
+        for i, (case, judged) in enumerate(zip(cases, said, strict=True), begin):
             campaign = int(day.campaign[i])
             used[campaign] += campaign >= 0
-            case = _case(i, ask, windows, float(day.scores[i]))
-            detector = detect[hash_of(ask.principal.hash) % partitions]
-            began = time.process_time()
-            said = detector.score(case)
-            detector.learn(case, flagged=False)
-            told.judge_s += time.process_time() - began
-            if isinstance(said, Reason):
+            if isinstance(judged, Reason):
                 told.candidates += 1
-                for named in fleet.take(said, case):
+                for named in fleet.take(judged, case):
                     _count(told, day, named, used)
     told.asked = router.asked
     told.add_s = fleet.cpu_s
     told.state_bytes = sum(detector.nbytes for detector in detect)
     return told
+
+
+def _said(detector: Discovery, case: Case) -> Answer:
+    said = detector.score(case)
+    detector.learn(case, flagged=False)
+    return said
 
 
 def _count(told: Outcome, day: Day, named: Named, used: Counter[int]) -> None:
@@ -253,8 +275,10 @@ def kernels_ready(thresholds: Thresholds) -> None:
     detector = Discovery(thresholds, windows=64)
     for packed in pack_windows(read_texts(["some words that are there for the compiler alone"])):
         case = Case(time=0.0, request=_request(0, "p", "t"), route=None, prompt=PromptFacts(windows=packed))
-        detector.score(case)
-        detector.learn(case, flagged=False)
+        _said(detector, case)
+    token_places("some words")
+    scratch, out = np.zeros((kernel.SCRATCH, kernel.MOST_TOKENS), np.int64), np.zeros(kernel.OUT, np.int64)
+    kernel.rarest_outside(np.zeros(3, np.uint16), scratch, bucket_bits(), out, np.zeros(1, np.uint16))
 
 
 def _request(number: int, principal: str, tenant: str) -> Request:
@@ -370,6 +394,7 @@ def main(
     click.echo(f"| {' | '.join(titles)} |\n|{'---|' * len(titles)}")
     for name in names:
         for seed in seeds:
+            faulthandler.dump_traceback_later(STUCK_S, repeat=True)
             day = make_day(name, seed, requests, each, kinds)
             told = play(day, name, partitions, transplants)
             named = [f"{t.soon} / {t.named} / {t.planted}" for t in tally(day, told).values()]
@@ -382,6 +407,7 @@ def main(
             click.echo(f"| {' | '.join(cells)} |")
             for note in told.false:
                 click.echo(f"false ({name}, {seed}): {note}", err=True)
+    faulthandler.cancel_dump_traceback_later()
 
 
 if __name__ == "__main__":
