@@ -8,7 +8,11 @@ from detectors.spans import token_places
 from detectors.text import tokenise
 from detectors.vocabulary import vocabulary
 
-_CHARS = st.one_of(st.characters(codec="utf-8"), st.sampled_from("ab 1３ﬁβА\u00a0\u2028\u200b\t漢😀é"))
+# Leetspeak is read in words, not by characters: no digits here, nor what decomposes into them.
+_CHARS = st.one_of(
+    st.characters(codec="utf-8", exclude_categories=("N",), exclude_characters="@$"),
+    st.sampled_from("abﬁβА\u00a0\u2028\u200b\t漢😀é"),
+)
 
 
 @given(st.text(_CHARS, max_size=80))
