@@ -185,7 +185,8 @@ class Discovery:
             tokens=hashed(seen.tokens[begin:end].tolist()),
             rest=self._rest(seen.tokens),
             requests=self._requests + 1 - self._candidate_at,
-            text=seen.window_text(begin, end),
+            # To the edge that it stands at: what is new there may be its own, replaced in this use.
+            text=seen.window_text(0 if place == "head" else begin, size if place == "tail" else end),
         )
         return Reason(
             detector=self.name,
