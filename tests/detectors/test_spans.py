@@ -10,7 +10,7 @@ from detectors.vocabulary import vocabulary
 
 # Leetspeak is read in words, not by characters: no digits here, nor what decomposes into them.
 _CHARS = st.one_of(
-    st.characters(codec="utf-8", exclude_categories=("N",), exclude_characters="@$"),
+    st.characters(codec="utf-8", exclude_categories=["N"], exclude_characters="@$"),
     st.sampled_from("abﬁβА\u00a0\u2028\u200b\t漢😀é"),
 )
 
