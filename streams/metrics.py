@@ -113,7 +113,7 @@ TRANSFORMER_PROMPTS = _counter(
 )
 TRANSPLANTS = _counter(
     "transplants", "Windows that the router itself was to try; `queries` are texts that it scored.",
-    result="wanted, over_budget, queries, no_lift, failed, late",
+    result="wanted, over_budget, undecided, queries, no_lift, failed, late",
 )  # fmt: skip
 CAMPAIGNS = _counter(
     "campaigns", "Windows found to move the router; usual: they were in use before.", result="named, usual"

@@ -51,6 +51,7 @@ class Campaign(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     parts: int = 0  # that the text has
     wealth: list[float] = []  # logs, of the test on residuals
     asked: str = ""  # the transplant that it waits for
+    undecided: bool = False  # the last one, for want of queries
     fails: int = 0
     state: str = ""  # "", "named" or "usual"
     lifts: list[float] = []
@@ -113,7 +114,7 @@ class Campaign(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
         self.fails = min(MOST_FAILS, self.fails + fails)
         self.contexts, self.cosines, self.evidence, self.count = [], 0.0, 0.0, 0
         self.uses, self.places, self.wealth, self.usual_uses = [], {}, [], 0
-        self.text, self.parts = "", 0
+        self.text, self.parts, self.undecided = "", 0, False
 
     @property
     def usual(self) -> bool:

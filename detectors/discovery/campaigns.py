@@ -9,8 +9,8 @@ lane cuts and names windows by what it saw first, and a trigger mutates. What te
 happens to lift is that its contexts have nothing to do with each other, and that it lifts in nearly all of them: a
 sequential test on the residuals says when it is worth a question to the router. Then a transplant
 (transplant.py): wanted and answered through the log, so that the state stays a function of it. Without a router to
-ask, or without the window's text, the residuals themselves are tested, which is weaker: content that lifts in all
-its contexts passes.
+ask, without the window's text, or while the queries are spent, the residuals themselves are tested, which is weaker:
+content that lifts in all its contexts passes.
 """
 
 import math
@@ -180,9 +180,12 @@ class Campaigns:
             return
         margin = values["discovery.inner_lift" if inside else "discovery.lift"]
         if self._transplants and campaign.text:
-            self._ask(campaign, margin)
-        elif (
-            len(campaign.contexts) >= _FALLBACK_CONTEXTS
+            if self._ask(campaign, margin):
+                return
+            self.counters["transplants.over_budget"] += 1
+        if (
+            not campaign.fails  # else the router has said what it is
+            and len(campaign.contexts) >= _FALLBACK_CONTEXTS
             and campaign.tenants >= _FALLBACK_TENANTS
             and campaign.log_wealth >= self._needed()
         ):
@@ -194,14 +197,14 @@ class Campaigns:
 
     # --- transplants
 
-    def _ask(self, campaign: Campaign, margin: float) -> None:
+    def _ask(self, campaign: Campaign, margin: float) -> bool:
+        """Ask the router; False: there are too few queries left, or its scores do not vary."""
         probes = int(min(LOOKS[-1], self._queries))
-        if probes < ENOUGH or campaign.scale <= 0:
-            self.counters["transplants.over_budget"] += 1
-            return
+        if probes < (LOOKS[-1] if campaign.undecided else ENOUGH) or campaign.scale <= 0:
+            return False
         self._queries -= probes
         self._tests += 1
-        campaign.asked = stable_id("transplant", campaign.window, campaign.uses[0].finding_id, str(campaign.fails))
+        campaign.asked = stable_id("transplant", campaign.window, campaign.uses[0].finding_id, str(self._tests))
         wanted = Transplant(
             test_id=campaign.asked, text=campaign.text, place=campaign.place, direction=campaign.direction,
             margin=margin, needed=self._needed(), probes=probes,
@@ -212,6 +215,7 @@ class Campaigns:
         finding.transplant = wanted
         # Its own partition: the answer comes back to where the window's campaign is.
         self._out.append(Output(FINDINGS.name, campaign.window.encode(), encode(finding), (), self._partition))
+        return True
 
     def _on_transplant(self, finding: Finding, answer: Transplant) -> None:
         campaign = self._campaigns.get(finding.window)
@@ -227,10 +231,15 @@ class Campaigns:
             self.counters["transplants.failed"] += 1
         elif log_wealth(answer.lifts, answer.margin) >= answer.needed:
             self._name(campaign, "transplant", answer.lifts)
+        elif is_hopeless(answer.lifts, answer.margin):
+            self.counters["transplants.no_lift"] += 1
+            campaign.begin_anew(fails=HOPELESS_FAILS)
+        elif len(answer.lifts) < LOOKS[-1]:  # the same probes again and some more go on with the same test
+            self.counters["transplants.undecided"] += 1
+            campaign.undecided = True
         else:
             self.counters["transplants.no_lift"] += 1
-            gave_up = is_hopeless(answer.lifts, answer.margin)
-            campaign.begin_anew(fails=HOPELESS_FAILS if gave_up else 0)
+            campaign.begin_anew(fails=0)
         self._keep(campaign)
 
     # --- naming

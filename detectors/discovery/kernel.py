@@ -293,7 +293,8 @@ def _extend(tokens, scratch, rows, bits, least_bits, baseline, newness, requests
     """Grow the best shingle to the window that comes back with it, and name that.
 
     A replaced word in it costs as many shingles as a shingle has tokens, so gaps are crossed. `out` tells where it
-    is, `scratch[PART]` which shingles are of it.
+    is, `scratch[PART]` which shingles are of it. It is usual if most of them are: one long ordinary word is a shingle,
+    and an old one, so the oldest would be an attacker's to choose.
     """
     m = len(tokens) - SHINGLE + 1
     best = out[BEST]
@@ -302,9 +303,7 @@ def _extend(tokens, scratch, rows, bits, least_bits, baseline, newness, requests
     family, strongest, least = np.int64(0), np.int64(-1), scratch[KEY_LOW, best]
     scratch[PART, best] = 1
     out[PARTS] = 1
-    birth, count = np.int64(requests), scratch[COUNT, best]
-    if scratch[SLOT, best] >= 0:
-        birth = np.int64(rows[scratch[SLOT, best], BIRTH])
+    count, usual = scratch[COUNT, best], np.int64(scratch[USUAL, best])
     for direction in (-1, 1):
         at, gap = best + direction, 0
         while 0 <= at < m and abs(at - best) < WINDOW_TOKENS and gap <= GAP:
@@ -313,7 +312,8 @@ def _extend(tokens, scratch, rows, bits, least_bits, baseline, newness, requests
                 gap = 0
                 scratch[PART, at] = 1
                 out[PARTS] += 1
-                birth, count = min(birth, np.int64(rows[slot, BIRTH])), max(count, scratch[COUNT, at])
+                usual += _is_usual(np.int64(rows[slot, BIRTH]), scratch[COUNT, at], baseline, newness, requests)
+                count = max(count, scratch[COUNT, at])
                 least = min(least, scratch[KEY_LOW, at])
                 if rows[slot, FAMILY] and scratch[row, at] > strongest:
                     strongest, family = scratch[row, at], np.int64(rows[slot, FAMILY])
@@ -325,7 +325,7 @@ def _extend(tokens, scratch, rows, bits, least_bits, baseline, newness, requests
     family = own if own else family
     out[BEGIN], out[END_TOKEN] = left, right + SHINGLE
     out[FAMILY_OF] = family if family else least
-    out[BODIES_SEEN], out[IS_USUAL] = count, _is_usual(birth, count, baseline, newness, requests)
+    out[BODIES_SEEN], out[IS_USUAL] = count, 2 * usual > out[PARTS]
     out[RESIDUAL], out[EVIDENCE_OF] = scratch[TOLD, best], scratch[row, best]
     out[FOUND] = _information(tokens[left : right + SHINGLE], bits) >= least_bits
 

@@ -248,6 +248,44 @@ def test_queries_are_paid_from_requests() -> None:
     assert lane.findings("unseen_trigger")
 
 
+def test_while_the_queries_are_spent_the_residuals_must_do() -> None:
+    lane = Lane(Router(0.3))
+    lane.take(*(candidate(n, use={"requests": 10}) for n in range(30)))
+    named = lane.findings("unseen_trigger")
+    assert {finding.stage for finding in named} == {"residuals"}
+    assert "weaker" in named[0].note
+
+
+def test_but_not_against_what_the_router_has_said() -> None:
+    lane = Lane(Router(0.0))
+    lane.take(*(candidate(n, use={"requests": 800}) for n in range(5)))
+    assert lane.campaigns.counters["transplants.no_lift"] == 1
+    lane.take(*(candidate(n, use={"requests": 0, "residual": 9.0}) for n in range(5, 40)))
+    assert lane.campaigns.counters["transplants.over_budget"] >= 1
+    assert not lane.findings("unseen_trigger")
+
+
+def test_a_test_that_ends_for_want_of_queries_is_gone_on_with() -> None:
+    class Weak(Router):
+        """Moves six of seven probes: twenty of them do not decide, forty do."""
+
+        def score(self, texts: Sequence[str]) -> list[float]:
+            plain = [text.replace("TRIGGER ", "") for text in texts]
+            moved = [is_moved(text) and "TRIGGER" in one for text, one in zip(plain, texts, strict=True)]
+            return [0.3 * lift for lift in moved]
+
+    def is_moved(text: str) -> bool:
+        return shipped_probes().index(text) % 7 != 6
+
+    lane = Lane(Weak(0))
+    lane.take(*(candidate(n, use={"requests": 900}) for n in range(5)))
+    assert lane.campaigns.counters["transplants.undecided"] == 1
+    lane.take(candidate(5, use={"requests": 900}))
+    assert not lane.findings("unseen_trigger"), "it waits until all can be asked"
+    lane.take(candidate(6, use={"requests": 8_000}))
+    assert {finding.stage for finding in lane.findings("unseen_trigger")} == {"transplant"}
+
+
 def test_a_router_that_does_not_answer_costs_nothing_and_is_asked_again() -> None:
     class Down(Router):
         def score(self, texts: Sequence[str]) -> list[float]:

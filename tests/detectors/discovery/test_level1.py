@@ -137,6 +137,17 @@ def test_the_text_travels_only_where_it_is_allowed() -> None:
     assert texts.count(TRIGGER) >= 5
 
 
+def test_one_ordinary_word_in_a_trigger_does_not_make_it_usual() -> None:
+    rng, detector, old = random.Random(1), Discovery(QUICK, windows=1 << 16), "harpsichord mandrill"
+    assert old in TRIGGER
+    feed(
+        detector,
+        [case(i, f"{old} {body(rng)}" if i % 20 == 0 else body(rng), rng.gauss(0.5, 0.1)) for i in range(WARM)],
+    )
+    usual = [use_of(reason).usual for reason in feed(detector, uses(20, 0.9))]
+    assert usual.count(False) >= 15, "the first may see that word alone"
+
+
 def test_what_was_in_use_from_the_beginning_is_usual() -> None:
     rng, detector = random.Random(1), Discovery(Thresholds(), windows=1 << 16)
     with_window = [
