@@ -303,7 +303,8 @@ def _extend(tokens, scratch, rows, bits, least_bits, baseline, newness, requests
     family, strongest, least = np.int64(0), np.int64(-1), scratch[KEY_LOW, best]
     scratch[PART, best] = 1
     out[PARTS] = 1
-    count, usual = scratch[COUNT, best], np.int64(scratch[USUAL, best])
+    used = count = scratch[COUNT, best]
+    usual = np.int64(scratch[USUAL, best])
     for direction in (-1, 1):
         at, gap = best + direction, 0
         while 0 <= at < m and abs(at - best) < WINDOW_TOKENS and gap <= GAP:
@@ -312,8 +313,9 @@ def _extend(tokens, scratch, rows, bits, least_bits, baseline, newness, requests
                 gap = 0
                 scratch[PART, at] = 1
                 out[PARTS] += 1
-                usual += _is_usual(np.int64(rows[slot, BIRTH]), scratch[COUNT, at], baseline, newness, requests)
                 count = max(count, scratch[COUNT, at])
+                uses = max(used, scratch[COUNT, at])  # of a mutated window each shingle is in some
+                usual += _is_usual(np.int64(rows[slot, BIRTH]), uses, baseline, newness, requests)
                 least = min(least, scratch[KEY_LOW, at])
                 if rows[slot, FAMILY] and scratch[row, at] > strongest:
                     strongest, family = scratch[row, at], np.int64(rows[slot, FAMILY])
