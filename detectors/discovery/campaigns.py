@@ -9,7 +9,7 @@ lane cuts and names windows by what it saw first, and a trigger mutates. What te
 happens to lift is that its contexts have nothing to do with each other, and that it lifts in nearly all of them: a
 sequential test on the residuals says when it is worth a question to the router. Then a transplant
 (transplant.py): wanted and answered through the log, so that the state stays a function of it. Without a router to
-ask, without the window's text, or while the queries are spent, the residuals themselves are tested, which is weaker:
+ask, or the window's text, or while the queries are spent, the residuals themselves are tested, which is weaker:
 content that lifts in all its contexts passes.
 """
 

@@ -293,8 +293,8 @@ def _extend(tokens, scratch, rows, bits, least_bits, baseline, newness, requests
     """Grow the best shingle to the window that comes back with it, and name that.
 
     A replaced word in it costs as many shingles as a shingle has tokens, so gaps are crossed. `out` tells where it
-    is, `scratch[PART]` which shingles are of it. It is usual if most of them are: one long ordinary word is a shingle,
-    and an old one, so the oldest would be an attacker's to choose.
+    is, `scratch[PART]` which shingles are of it. It is usual if most of them are: one long ordinary word is a
+    shingle, and an old one, so the oldest would be an attacker's to choose.
     """
     m = len(tokens) - SHINGLE + 1
     best = out[BEST]
