@@ -4,6 +4,7 @@ An entry *waits* until request and route have met (or the grace is over), then i
 while for its outcomes. Order matters: what expires first was opened first, after a restart too.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterator
 
 import msgspec
@@ -44,8 +45,9 @@ class Joins:
     """Entries by key, waiting ones and settled ones, each in the order in which they expire."""
 
     def __init__(self) -> None:
-        self.waiting: dict[Key, Entry] = {}
-        self.settled: dict[Key, Entry] = {}
+        # No plain dictionaries: those look for their first key among all that went before it.
+        self.waiting: OrderedDict[Key, Entry] = OrderedDict()
+        self.settled: OrderedDict[Key, Entry] = OrderedDict()
         self._dirty: set[Key] = set()
         self._stored: dict[Key, bytes] = {}  # state keys that a checkpoint has written, by their prefix
 
@@ -148,8 +150,8 @@ class Joins:
 
     def loaded(self) -> None:
         """Bring what was loaded into the order of its expiry."""
-        self.waiting = dict(sorted(self.waiting.items(), key=lambda item: item[1].opened_offset))
-        self.settled = dict(
+        self.waiting = OrderedDict(sorted(self.waiting.items(), key=lambda item: item[1].opened_offset))
+        self.settled = OrderedDict(
             sorted(self.settled.items(), key=lambda item: (item[1].settled_offset, item[1].opened_offset))
         )
 
