@@ -13,7 +13,8 @@ Either alone may be an honest change of work, and is context. Beside them stands
 principal's prompts are odd (`novelty`) more often than its own first ones were, as a CUSUM of the likelihood
 ratio. Both at once are `steered_by_text`: each prompt may be far from odd enough to be flagged by itself.
 
-Evidence is in nats: e^x to one against chance.
+Evidence is in nats: e^x to one against chance. What has been told keeps no more of it than tells: an attack that is
+over is not told again hours later, at the next prompt that is odd by chance.
 """
 
 import math
@@ -37,12 +38,10 @@ ODDS = 9.0
 MOST_PAIRS = 20  # of one principal that count for a router's usual share
 ROUTER_MEMORY = 10_000.0
 NEAR = 0.7
-LEAST_ODD, MOST_ODD = (
-    0.03,
-    0.4,
-)  # a principal's usual share of odd prompts is taken for no less; above, it says nothing
+LEAST_ODD, MOST_ODD = 0.03, 0.4  # a principal's usual share of odd prompts: no less; above, it says nothing
 ODD_SHARE = 0.6  # of the prompts of who steers by text
 
+_ALONE = math.log(len(BETS))  # beyond the limit: a bet that reaches it without the others
 _FORM = struct.Struct("<2If6f2f2fQ")
 _USUAL = struct.Struct("<2d")
 _FIRST_USUAL = (20.0, 10.0)  # pairs, and those that lifted: a prior of one half
@@ -104,6 +103,12 @@ class _Past:
         ratio = math.log(ODD_SHARE / usual if is_odd else (1 - ODD_SHARE) / (1 - usual))
         self.odd = min(MOST, max(0.0, self.odd + ratio))
 
+    def tell(self, limit: float) -> None:
+        """Give up what is beyond `limit`: to be told again takes new evidence at least for what has faded since."""
+        self.odd = min(self.odd, limit)
+        self.lifts = [min(lift, limit) for lift in self.lifts]
+        self.bets = [min(bet, limit + _ALONE) for bet in self.bets]
+
     def evidence(self) -> tuple[float, Direction, str]:
         """The strongest evidence in nats, its direction, and what it is made of."""
         n = len(BETS)
@@ -163,9 +168,11 @@ class Steering:
         if taken is None or taken.case is not case:
             taken = self._take(case)
         self._taken = None
-        past = taken.past
+        past, answer = taken.past, taken.answer
         if taken.residual is None and not taken.lifted:
             return
+        if isinstance(answer, Reason) and answer.kind == "steered_by_text" and answer.flagged:
+            past.tell(answer.threshold)
         if taken.residual is not None and past.requests < CLEAN and not flagged:
             past.requests += 1
             past.centre += (max(-CLIP, min(CLIP, taken.residual)) - past.centre) / past.requests

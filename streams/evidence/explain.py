@@ -1,5 +1,6 @@
 """Why an alert fired, in sentences with their numbers: of our own words, with names of events inert in them."""
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from streams.notifiers.text import inert, many, timestamp
 from streams.runbooks import runbook
 
 MOST_NAMED = 10
+_LN_10 = math.log(10)
 
 
 class Sentence(msgspec.Struct, kw_only=True):
@@ -171,6 +173,14 @@ def _share(row: Row) -> str:
     )
 
 
+def _unsafe_route(row: Row) -> str:
+    return (
+        f"{row['note']}: {row['seen']:.1%} of those labelled lately, where {row['expected']:.1%} are allowed; bets"
+        f" that no more than these are unsafe were lost at 1 to 10^{row['score'] / _LN_10:.1f}, and"
+        f" 10^{row['threshold'] / _LN_10:.1f} flag"
+    )
+
+
 def _plain(row: Row) -> str:
     return f"{row['note'] or row['kind']}: {row['score']:.4g} against a threshold of {row['threshold']:.4g}"
 
@@ -183,7 +193,7 @@ _SAYINGS: Mapping[str, Callable[[Row], str]] = {
     "spoofed_difficulty": _spoofed_difficulty,
     "tier_contradiction": _tier_contradiction,
     "guardrail_gap": _share,
-    "unsafe_route": _share,
+    "unsafe_route": _unsafe_route,
     "unjudged": _share,
 }
 

@@ -130,6 +130,14 @@ def test_one_odd_prompt_tried_again_is_one() -> None:
     assert "steered_by_text" not in kinds(steering, again)
 
 
+def test_an_attack_that_is_over_is_not_told_again() -> None:
+    steering = detector()
+    kinds(steering, odd(0.1, 60, 21, 0.0))
+    assert kinds(steering, odd(0.9, 60, 22, 1.8))[-10:].count("steered_by_text") > 5  # while it goes on
+    after = kinds(steering, odd(0.1, 300, 23, 0.4))  # its work is a little harder now, and as odd as ever
+    assert "steered_by_text" not in after[20:]
+
+
 def pair(lifted: bool, principal: str, time: float) -> Case:
     other = CounterfactualScore(ablation="head", tokens=8, difficulty_score=0.0 if lifted else 1.0)
     route = ROUTER | {"difficulty_score": 0.5, "counterfactual_scores": [other]}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from loadtests.drill import Alarm, Day, Found, benign, concerns, drill, find, page, play
+from loadtests.drill import TUNED_ON, Alarm, Day, Found, benign, concerns, drill, find, page, play
 from loadtests.router import DifficultyRouter
 from loadtests.traffic import START, Attack
 from schemas.alerts import Alert
@@ -21,7 +21,11 @@ def test_a_short_drill() -> None:
     assert report.benign.requests == 3_000
     assert report.benign.alerts <= 1, report.benign.by_name
     assert [found.name for found in report.attacks] == list(ATTACKS)
-    assert page(report).count("| yes |") == len(ATTACKS)
+    written = page(report)
+    assert written.count("| yes |") == len(ATTACKS)
+    assert "This is one of them." in written
+    report.seed = TUNED_ON + 1
+    assert "This one is held out" in page(report)
     for found in report.attacks:
         assert found.named, found
         assert 0 < found.evidence_hits <= found.planted
@@ -54,6 +58,8 @@ def test_alerts_are_credited_by_what_they_cite_and_whom_they_name() -> None:
     assert [concerns(alarm, fleet) for alarm in (during, long_after)] == [True, False]
     found = find(attack, [cites, names, too_early, other], sent_at)
     assert found == Found("wallet", 3, True, True, 2, {"denial_of_wallet": 1, "novel_text": 1}, 12.0, 2, 1)
+    stands = _alarm("denial_of_wallet", 90.0, ["r1"])  # of a former attack with the same text
+    assert find(attack, [stands], sent_at).first_alert_s == 0.0
 
 
 @pytest.mark.usefixtures("_router")

@@ -15,14 +15,15 @@ import pytest
 from click.testing import CliRunner
 from click.testing import Result as Shown
 
+from schemas import topics
 from schemas.codec import encode
 from schemas.thresholds import ThresholdUpdate, scope_of
-from schemas.topics import THRESHOLDS
 from streams.cli import main
 from streams.commands.export import write_whole
 from streams.embedded.clickhouse import ClickHouseServer
 from streams.evidence.bundle import BadEvidence, verify
 from streams.replay import FileRecord, Result
+from tests.factories import outcome, request, route
 from tests.streams.a_day import DAY, NOW_MS, Past, judged, lived
 from tests.streams.gateways.test_thresholds import FLAG, OWN, chain
 
@@ -86,6 +87,22 @@ def test_a_spend_alert_is_explained_in_its_own_words(past: Past) -> None:
     assert "go to dearer tiers than its own past explains: the evidence (tier) is" in shown.output
     assert "spend.tier_odds = " in shown.output
     assert "of principal_hash wallet, tenant_id t1" in shown.output
+
+
+def test_an_unsafe_route_is_explained_by_what_was_won(past: Past) -> None:
+    result = judged([
+        each
+        for n in range(60)
+        for each in (
+            request(f"unsafe-{n}", time_ms=NOW_MS + n), route(f"unsafe-{n}", time_ms=NOW_MS + n),
+            outcome(f"unsafe-{n}", time_ms=NOW_MS + n, evaluation_score_label="unsafe" if n % 2 else "safe"),
+        )
+    ])  # fmt: skip
+    said = [(topics.FINDINGS, each) for each in result.findings] + [(topics.ALERTS, each) for each in result.alerts]
+    past.store([FileRecord(topic.name, 10_000 + n, NOW_MS, encode(each)) for n, (topic, each) in enumerate(said)])
+    shown = command(past, "explain", alert_of(past, "unsafe_route"))
+    assert "of those labelled lately, where 2.0% are allowed" in shown.output
+    assert "10^6.0 flag" in shown.output
 
 
 def test_every_alert_can_be_explained(past: Past) -> None:
@@ -167,7 +184,7 @@ def test_thresholds_are_those_of_the_alerts_time(past: Past, tmp_path: Path) -> 
          "time": first - timedelta(days=1), "expires_at": first - timedelta(hours=1)},
         {"new_value": 0.7, "time": last + timedelta(days=1)},
     )  # fmt: skip
-    past.store([FileRecord(THRESHOLDS.name, n, NOW_MS, encode(link)) for n, link in enumerate(links)])
+    past.store([FileRecord(topics.THRESHOLDS.name, n, NOW_MS, encode(link)) for n, link in enumerate(links)])
     path, _ = exported(past, tmp_path)
     with zipfile.ZipFile(path) as archive:
         values = json.loads(archive.read("thresholds.json"))
