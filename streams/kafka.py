@@ -144,8 +144,8 @@ async def read_to_end(connection: Mapping[str, Any], topic: str, must_exist: boo
     reader = AIOKafkaConsumer(
         **connection, isolation_level="read_committed", auto_offset_reset="earliest", fetch_max_wait_ms=100
     )
-    await reader.start()
     try:
+        await reader.start()
         reader.subscribe([topic])
         await reader.getmany(timeout_ms=0)
         partitions = [TopicPartition(topic, number) for number in reader.partitions_for_topic(topic) or ()]

@@ -49,9 +49,11 @@ class NamedQuery(NamedTuple):
         Raises:
             BadParameter: names the parameter and what is wrong.
         """
-        unknown = set(given) - {parameter.name for parameter in self.parameters}
-        if unknown:
-            raise BadParameter(f"{self.name} has no parameter {', '.join(sorted(unknown))}")
+        known = [parameter.name for parameter in self.parameters]
+        if unknown := set(given) - set(known):
+            raise BadParameter(
+                f"{self.name} has no parameter {', '.join(sorted(unknown))}: it has {', '.join(known)}"
+            )
         return {parameter.name: _value(parameter, given.get(parameter.name), now) for parameter in self.parameters}
 
 
@@ -89,18 +91,22 @@ def _value(parameter: Parameter, given: str | None, now: datetime) -> Any:
     try:
         return _time(text, now) if parameter.type == _TIME else _READERS[parameter.type](text)
     except ValueError as error:
-        raise BadParameter(f"{parameter.name} is no {parameter.type}: {error}") from None
+        raise BadParameter(f"{parameter.name}: {error}") from None
 
 
 def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) >= 1 << 32:
-        raise ValueError("a whole number from 0 to 4294967295 is needed")
+        raise ValueError(f"{text!r} is no whole number from 0 to 4294967295")
     return int(text)
 
 
 def _number(text: str) -> float:
-    if not math.isfinite(number := float(text)):
-        raise ValueError("a finite number is needed")
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{text!r} is no finite number")
     return number
 
 

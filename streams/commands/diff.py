@@ -55,7 +55,7 @@ def _print(found: Difference) -> None:
     for detector, newly, no_longer in found.verdicts:
         click.echo(f"requests flagged by {detector or 'any detector'}: {newly} newly, {no_longer} no longer")
     if LIVE in (found.a, found.b):
-        click.echo("(live: with the thresholds, catalogue and state of the time;"
+        click.echo("(live: with the thresholds, catalogue and state of the time, when the fleet lane came to it;"
                    f" less than {LATENCY_S:.0f} s apart is the same time)")  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from streams.commands.config import config_option, load_settings
 from streams.commands.stores import on_store
 from streams.erasure import Erased
 from streams.kafka import connection
-from streams.notifiers.text import inert
+from streams.notifiers.text import inert, timestamp
 from streams.settings import Settings
 from streams.store import Store
 
@@ -81,7 +81,7 @@ async def _erase(
 
 def _print(found: Erased) -> None:
     done = "would be removed" if found.dry_run else "removed"
-    click.echo(f"{inert(found.principal_hash)} in tenant {inert(found.tenant_id)}, until {found.until.isoformat()}")
+    click.echo(f"{inert(found.principal_hash)} in tenant {inert(found.tenant_id)}, until {timestamp(found.until)}")
     for table, number in found.rows.items():
         click.echo(f"  {table}: {number} rows {done}")
     for table, number in found.mentions.items():

@@ -10,7 +10,7 @@ import click
 from schemas.clickhouse import named
 from streams.commands.config import config_option, load_settings
 from streams.commands.stores import on_store
-from streams.notifiers.text import printable
+from streams.notifiers.text import printable, timestamp
 from streams.store import Answer
 
 
@@ -71,15 +71,18 @@ def _table(answer: Answer) -> None:
     if not answer.rows:
         click.echo("no rows")
         return
-    cells = [list(answer.columns), *([printable(_text(value)) for value in row] for row in answer.rows)]
+    cells = [list(answer.columns), *([printable(_cell(value)) for value in row] for row in answer.rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(answer.columns))]
     for row in cells:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def _cell(value: Any) -> str:
+    """For people: of a fraction as many digits as tell anything; `--json` has all of them."""
     if isinstance(value, list | tuple):
-        return ", ".join(_text(item) for item in value)
-    return str(value)
+        return ", ".join(map(_cell, value))
+    return f"{value:.6g}" if isinstance(value, float) else _text(value)
+
+
+def _text(value: Any) -> str:
+    return timestamp(value) if isinstance(value, datetime) else str(value)

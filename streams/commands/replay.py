@@ -14,6 +14,7 @@ from schemas.clickhouse.named import moment
 from streams.commands.config import config_option, load_settings
 from streams.commands.stores import on_store
 from streams.commands.triggers import resolve
+from streams.notifiers.text import timestamp
 from streams.past.results import runs
 from streams.past.run import Run, Window, ms
 from streams.settings import Settings
@@ -172,10 +173,10 @@ def _show(found: Sequence[Run], as_json: bool) -> None:
         click.echo(json.dumps(shown, indent=2))
         return
     for run in found:
-        span = f"{run.begins.isoformat(timespec='seconds')} to {run.ends.isoformat(timespec='seconds')}"
+        erased = f", {run.left_out} of erased principals left out" if run.left_out else ""
         click.echo(
-            f"{run.run_id}  {run.source:<7}  {span}  {run.events} events, {run.verdicts} verdicts,"
-            f" {run.flagged} flagged, {run.findings} findings, {run.alerts} alerts"
+            f"{run.run_id}  {run.source:<7}  {timestamp(run.begins)} to {timestamp(run.ends)}  {run.events} events,"
+            f" {run.verdicts} verdicts, {run.flagged} flagged, {run.findings} findings, {run.alerts} alerts{erased}"
         )
     if not found:
         click.echo("no replays")

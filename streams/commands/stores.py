@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TypeVar
 
 import click
@@ -18,6 +19,11 @@ _NO_TABLES = (60, 81)  # UNKNOWN_TABLE, UNKNOWN_DATABASE
 
 def on_store(settings: ClickHouse, work: Callable[[Store], Awaitable[T]]) -> T:
     """Run `work` on the settings' history; what it cannot do ends the command with its message."""
+    if not settings.dsn and not Path(settings.path).exists():  # to open it would make it
+        raise click.ClickException(
+            f"no history: POINTSMAN_CLICKHOUSE_DSN is not set, and there is no folder {settings.path} of the"
+            " embedded engine (`pointsman migrate` makes it)"
+        )
 
     async def run() -> T:
         async with Store.of(settings) as store:

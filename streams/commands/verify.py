@@ -12,10 +12,10 @@ from streams.notifiers.text import printable
 
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--seal", default="", help="The manifest's SHA-256, as `pointsman export` printed it.")
+@click.option("--seal", default="", help="The file's SHA-256, as `pointsman export` printed it.")
 @json_option
 def command(file: Path, seal: str, as_json: bool) -> None:
-    """Check FILE's parts against its manifest, and the manifest against the seal; exit with 1 where they differ.
+    """Check FILE's parts against its manifest, and FILE against the seal; exit with 1 where they differ.
 
     Without --seal it shows only that the parts fit together: whoever could write the file could have made it anew.
     """
@@ -24,8 +24,9 @@ def command(file: Path, seal: str, as_json: bool) -> None:
     except BadEvidence as error:
         raise click.ClickException("\n".join(map(printable, error.problems))) from error
     show(file, found, as_json)
-    if not (seal or as_json):
-        click.echo("it agrees with itself; that it is what was exported only --seal shows")
+    if not as_json:
+        unsealed = "its parts agree with its manifest; whether it is what was exported, only --seal shows"
+        click.echo("the seal fits: it is what was exported" if seal else unsealed)
 
 
 def show(file: Path, found: Verified, as_json: bool) -> None:

@@ -1,7 +1,7 @@
 """An alert's evidence as one file: a ZIP of JSON and SQL, with a manifest of SHA-256 sums.
 
-The manifest's own SHA-256 (the *seal*) is what to write down elsewhere: whoever holds it can tell that nothing in
-the file was changed, left out or added since. Equal contents make equal bytes.
+The file's own SHA-256 (the *seal*, what `sha256sum` shows) is what to write down elsewhere: whoever holds it can
+tell that not a byte was changed since. Equal contents make equal bytes.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ import msgspec
 
 from streams.evidence.dossier import Dossier
 from streams.evidence.explain import Explanation
+from streams.notifiers.text import timestamp
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -61,40 +62,33 @@ def pack(dossier: Dossier, explanation: Explanation, text: str, release: str) ->
         files[f"queries/{name}.parameters.json"] = _json(query["parameters"])
     manifest = Manifest(
         format=FORMAT, alert_id=dossier.alert["alert_id"], release=release,
-        exported_at=dossier.versions["gathered_at"].isoformat(),
+        exported_at=timestamp(dossier.versions["gathered_at"]),
         parts={name: _sha256(data) for name, data in sorted(files.items())},
     )  # fmt: skip
     return _zip({MANIFEST: _json(manifest), **files})
 
 
 def verify(data: bytes, seal: str = "") -> Verified:
-    """Check a file against its manifest, and the manifest against `seal`, where that is known.
+    """Check a file against its manifest, and against `seal`, where that is known.
 
     Raises:
         BadEvidence: it is no such file, a part was changed, is missing, or is not in the manifest.
     """
+    made = _sha256(data)
+    problems = [f"the seal is {made}, not {seal}"] if seal and seal != made else []
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members = archive.infolist()
-            if any(member.file_size > _LONGEST for member in members):
-                raise BadEvidence(["a part is too long to be one of ours"])
-            found = {member.filename: archive.read(member) for member in members}
+        members, found = _read(data)
         manifest = msgspec.json.decode(found.pop(MANIFEST, b""), type=Manifest)
-    # zipfile has no one error: a compression that it does not know is NotImplementedError, an encrypted part
-    # RuntimeError, a part cut short EOFError.
-    except (zipfile.BadZipFile, msgspec.MsgspecError, NotImplementedError, RuntimeError, EOFError) as error:
-        raise BadEvidence([f"not an evidence file: {error}"]) from error
-    names = Counter(member.filename for member in members)
-    problems = [f"{name}: is there twice" for name, number in names.items() if number > 1]
+    except Exception as error:  # bytes of anybody's: zipfile and its decompressors have no errors in common
+        raise BadEvidence([*problems, f"not an evidence file, or damaged: {error}"]) from error
+    names = Counter(members)
+    problems += [f"{name}: is there twice" for name, number in names.items() if number > 1]
     problems += [f"{name}: is not in the manifest" for name in found.keys() - manifest.parts.keys()]
     problems += [f"{name}: is missing" for name in manifest.parts.keys() - found.keys()]
     sums = {name: _sha256(part) for name, part in found.items()}
     problems += [f"{name}: was changed" for name, was in manifest.parts.items() if sums.get(name, was) != was]
-    made = _sha256(_json(manifest))
     if manifest.format != FORMAT:
         problems.append(f"format {manifest.format}; this release knows {FORMAT}")
-    if seal and seal != made:
-        problems.append(f"the seal is {made}, not {seal}")
     if problems:
         raise BadEvidence(sorted(problems))
     return Verified(
@@ -109,6 +103,15 @@ def _json(value: Any) -> bytes:
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def _read(data: bytes) -> tuple[list[str], dict[str, bytes]]:
+    """The members' names, and their contents."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = archive.infolist()
+        if any(member.file_size > _LONGEST for member in members):
+            raise ValueError("a part is too long to be one of ours")
+        return archive.namelist(), {member.filename: archive.read(member) for member in members}
 
 
 def _zip(files: Mapping[str, bytes]) -> bytes:

@@ -109,7 +109,7 @@ def _known_trigger(row: Row) -> str:
     if row["stage"] in ("lexical", "fragment"):
         what = "" if row["stage"] == "lexical" else "words of "
         return (
-            f"The prompt holds {what}{entry}: they would stand together by chance in one prompt of"
+            f"The prompt holds {what}{entry}: so much of it would stand together by chance in one prompt of"
             f" 2^{row['score']:.0f} ({row['score']:.1f} bits), and"
             f" {row['threshold']:.4g} flag in a catalogue of that size; {row['note']}"
         )

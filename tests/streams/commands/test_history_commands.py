@@ -69,6 +69,10 @@ def test_migrate(environment: dict[str, str]) -> None:
 
 
 def test_query(environment: dict[str, str]) -> None:
+    nowhere = run({"POINTSMAN_CLICKHOUSE_PATH": "var/none"}, "query", "first_use")
+    assert (nowhere.exit_code, "there is no folder var/none" in nowhere.output) == (1, True)
+    wrong = run(environment, "query", "first_use", "--param", "windows=w")
+    assert (wrong.exit_code, "has no parameter windows: it has window, " in wrong.output) == (2, True)
     missing = run(environment, "query", "first_use", "--param", "window=w")
     assert missing.exit_code == 1
     assert "pointsman migrate" in missing.output
@@ -101,9 +105,9 @@ def test_what_events_hold_cannot_act_on_a_terminal(environment: dict[str, str], 
         (("first_use", "--param", "window"), "is not KEY=VALUE"),
         (("first_use", "--param", "x=1"), "first_use has no parameter x"),
         (("verdicts_by_principal",), "principal is needed"),
-        (("first_use", "--param", "limit=-1"), "limit is no UInt32"),
+        (("first_use", "--param", "limit=-1"), "limit: '-1' is no whole number"),
         (("first_use", "--param", "since=2026-01-31T12:00:00"), "a time needs its zone"),
-        (("first_use", "--param", "since=yesterday"), "since is no DateTime64"),
+        (("first_use", "--param", "since=yesterday"), "since: 'yesterday' is no time"),
     ],
 )
 def test_a_wrong_call_says_why(environment: dict[str, str], arguments: tuple[str, ...], message: str) -> None:

@@ -1,5 +1,6 @@
 """An alert explained, exported and verified, from a history that the lanes' own code has written."""
 
+import hashlib
 import io
 import json
 import resource
@@ -64,7 +65,7 @@ def test_a_known_trigger_is_explained(past: Past) -> None:
         "A catalogued trigger is in use against the router (known_trigger, critical,",
         "1 finding of 1 principal and 1 tenant make it up; it fires at the first one.",
         "The prompt holds the catalogued trigger",
-        "they would stand together by chance in one prompt of 2^",
+        "so much of it would stand together by chance in one prompt of 2^",
         "detector triggers 1, request gadget-",
         "Of its requests went 1 to m0 (tier SIMPLE).",
         "They cost 0.0010 USD",
@@ -225,7 +226,7 @@ def test_a_changed_file_is_found_out(
     assert problem in shown.output
 
 
-def test_a_manifest_made_anew_is_found_out_by_the_seal(past: Past, tmp_path: Path) -> None:
+def test_a_file_made_anew_is_found_out_by_the_seal(past: Past, tmp_path: Path) -> None:
     path, told = exported(past, tmp_path)
 
     def forge(parts: dict[str, bytes]) -> None:
@@ -237,6 +238,17 @@ def test_a_manifest_made_anew_is_found_out_by_the_seal(past: Past, tmp_path: Pat
     assert verify(data).parts == told["parts"] - 1  # without the seal nothing shows
     with pytest.raises(BadEvidence, match="the seal is"):
         verify(data, told["seal"])
+
+
+def test_one_byte_is_enough_wherever_it_is(past: Past, tmp_path: Path) -> None:
+    path, told = exported(past, tmp_path)
+    data = path.read_bytes()
+    assert told["seal"] == hashlib.sha256(data).hexdigest()
+    for place in (*range(0, len(data), len(data) // 50), len(data) - 1):
+        changed = bytearray(data)
+        changed[place] ^= 1
+        with pytest.raises(BadEvidence, match="the seal is"):
+            verify(bytes(changed), told["seal"])
 
 
 @pytest.mark.parametrize("data", [b"", b"PK", b"not a zip at all"])
