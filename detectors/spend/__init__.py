@@ -5,10 +5,12 @@ Per principal three one-sided CUSUMs (Page 1954), each against the principal's o
 - *tier*, at the verdict: log-likelihood ratio of the tier taken, own (and at first the fleet's) distribution
   over tiers against the same one tilted so that each step up has three times the odds. A first use of a dear tier
   is rare under one's own past, so that a burst of them counts in full.
-- *price*, at the outcome: the log cost of one request in own standard deviations, beyond an allowance.
-- *rate*, at the outcome: dollars beyond twice the usual hour and a floor, in units of a dear hour of one's own.
+- *price*, at the outcome: the log cost of one request beyond what the fleet pays in its tier, in own standard
+  deviations, beyond an allowance.
+- *rate*, at the outcome: requests of an hour in own standard deviations, beyond an allowance. One hour counts for
+  no more than a bound below the threshold, and for nothing while it has cost less than a floor.
 
-Real traffic bursts to 26 times its mean, so that the rate says little before it is large; tier and price do not
+Real traffic bursts to 26 times its mean, so that the rate is a matter of hours; tier and price do not
 depend on the rate at all. Sums fade with stream time: a quiet principal does not collect chance over weeks.
 
 What each ten minutes' price residuals sum to, by tenant, is told the fleet lane (tally.py), which adds up what all
@@ -27,7 +29,7 @@ from dataclasses import dataclass
 from detectors.contract import Answer, Case
 from detectors.keyed import Keyed, compound_key
 from detectors.spend.level import MOST_REQUESTS
-from detectors.spend.past import MOST_USD, RANKS, WARM_REQUESTS, Past
+from detectors.spend.past import FLEET_WEIGHT, MOST_USD, RANKS, WARM_REQUESTS, Past, log_of
 from detectors.spend.tally import Tally
 from detectors.thresholds import Thresholds
 from schemas.verdicts import PriceLevels, Reason
@@ -41,11 +43,14 @@ NEAR = 0.7  # share of a threshold from which the answer says why
 
 _TIERS = struct.Struct(f"<{RANKS}d")
 _FIRST_TIERS = (1.0,) + (0.0,) * (RANKS - 1)
+_Price = tuple[float, float]  # weight of requests, mean log cost
+_PRICE = struct.Struct("<2d")
+_NO_PRICE = (0.0, 0.0)
 _TALLY_KEY = "l/"
 _NOTES = {
     "tier": "The principal's requests go to dearer tiers than its own past explains",
     "price": "The principal's requests cost more each than its own past explains",
-    "rate": "The principal spends far more than twice its usual hour",
+    "rate": "The principal sends more requests an hour than its own past explains",
 }
 
 
@@ -53,7 +58,7 @@ class Spend:
     """A StreamDetector. Judges tiers at the verdict, and costs at the outcome."""
 
     name = "spend"
-    version = "2"
+    version = "3"
     kinds = ("denial_of_wallet", "price_levels")
 
     def __init__(self, thresholds: Thresholds, principals: int = PRINCIPALS, tenants: int = TENANTS) -> None:
@@ -61,12 +66,15 @@ class Spend:
         self._principals = Keyed("p/", principals, bytes, bytes)
         self._tally = Tally(tenants)
         self._routers = Keyed("r/", ROUTERS, bytes, bytes)
+        self._prices: Keyed[_Price] = Keyed(
+            "c/", ROUTERS * (RANKS + 1), lambda price: _PRICE.pack(*price), _price_of
+        )
         self._taken: _Taken | None = None  # of the last `score`
 
     @property
     def evicted(self) -> int:
         """Keys dropped by this process for want of room."""
-        return self._principals.evicted + self._routers.evicted
+        return self._principals.evicted + self._routers.evicted + self._prices.evicted
 
     def score(self, case: Case) -> Answer:
         """The largest sum over its threshold, a Reason from `NEAR` on; None: nothing to judge, or no past."""
@@ -99,13 +107,16 @@ class Spend:
                 past.learn_tier(rank)
                 self._learn_router(case.route.router_name, rank, weight)
         if usd is not None:
-            residual = past.residual(usd)
+            log_usd = log_of(usd)
+            residual = past.residual(log_usd)
             # Requests that have a tier were counted at their verdict too.
             number = past.in_bucket if _tier(case) is None else math.ceil(past.in_bucket / 2)
             if residual is not None and number <= MOST_REQUESTS:
                 self._tally.add(case.request.tenant_id, residual, 1 / number, case.time)
             if not held:
-                past.learn_cost(usd, case.time, self._thresholds["spend.floor_usd_per_hour"])
+                past.learn_cost(log_usd, taken.beyond)
+                if number <= MOST_REQUESTS:
+                    self._learn_price(taken.tier, log_usd, weight)
         established = max(past.requests, past.costs) >= ESTABLISHED
         self._principals.put(taken.key, past.pack(), established)
 
@@ -118,20 +129,22 @@ class Spend:
         """See `StreamDetector.changes`."""
         yield from self._principals.changes()
         yield from self._routers.changes()
+        yield from self._prices.changes()
         if self._tally.changed:
             self._tally.changed = False
             yield _TALLY_KEY, self._tally.pack()
 
     def snapshot(self) -> dict[str, bytes]:
         """See `StreamDetector.snapshot`."""
-        return self._principals.snapshot() | self._routers.snapshot() | {_TALLY_KEY: self._tally.pack()}
+        keyed = self._principals.snapshot() | self._routers.snapshot() | self._prices.snapshot()
+        return keyed | {_TALLY_KEY: self._tally.pack()}
 
     def load(self, key: str, value: bytes | None) -> None:
         """See `StreamDetector.load`."""
         if key == _TALLY_KEY:
             self._tally.load(value)
-        elif not self._principals.load(key, value):
-            self._routers.load(key, value)
+        elif not self._principals.load(key, value) and not self._routers.load(key, value):
+            self._prices.load(key, value)
 
     def _take(self, case: Case) -> "_Taken":
         """Add the case to a copy of its principal's past, and judge; changes nothing."""
@@ -150,15 +163,18 @@ class Spend:
                     "tier",
                     "spend.tier_odds",
                 )
+        tier, beyond = "", None
         if usd is not None:
-            past.add_cost(usd, case.time, floor)
+            tier = _name_of_tier(case)
+            beyond = self._beyond(tier, usd)
+            past.add_cost(usd, beyond, case.time, floor)
             if past.costs >= WARM_REQUESTS:
                 price = past.price_sum / self._thresholds["spend.price"]
-                rate = past.rate_sum(floor) / self._thresholds["spend.rate"]
+                rate = past.rate(floor) / self._thresholds["spend.rate"]
                 stage = "price" if price >= rate else "rate"
                 best, threshold = max(price, rate), f"spend.{stage}"
         answer = self._answer(case, best, stage, threshold)
-        return _Taken(case, key, past, rank, usd, answer)
+        return _Taken(case, key, past, rank, usd, tier, beyond, answer)
 
     def _answer(self, case: Case, best: float, stage: str, threshold: str) -> Answer:
         """The principal's own finding; else, at an outcome, what is to be told of all; else how near it is."""
@@ -208,6 +224,16 @@ class Spend:
         counts[rank] += weight
         self._routers.put(key, _TIERS.pack(*counts), sum(counts) >= ESTABLISHED)
 
+    def _beyond(self, tier: str, usd: float) -> float | None:
+        """Log cost beyond the tier's mean, all principals together; None while little is known of it."""
+        known, mean = self._prices.get(tier) or _NO_PRICE
+        return log_of(usd) - mean if known >= FLEET_WEIGHT else None
+
+    def _learn_price(self, tier: str, log_usd: float, weight: float) -> None:
+        known, mean = self._prices.get(tier) or _NO_PRICE
+        known = min(known + weight, ROUTER_MEMORY)
+        self._prices.put(tier, (known, mean + (log_usd - mean) * weight / known), known >= ESTABLISHED)
+
 
 @dataclass(slots=True)
 class _Taken:
@@ -218,6 +244,8 @@ class _Taken:
     past: Past
     rank: int | None
     usd: float | None
+    tier: str  # that the cost is of
+    beyond: float | None  # log cost beyond that tier's usual
     answer: Answer
 
 
@@ -242,3 +270,14 @@ def _usd(case: Case) -> float | None:
     if usd is None and case.route is not None:
         usd = case.route.cost_estimate_usd
     return min(usd, MOST_USD) if usd is not None and math.isfinite(usd) and usd > 0 else None
+
+
+def _name_of_tier(case: Case) -> str:
+    """A key for a tier of a router; what has none, or was forced by a fail-over, is a tier by itself."""
+    rank = _tier(case)
+    return compound_key(case.route.router_name if case.route else "", "" if rank is None else str(rank))
+
+
+def _price_of(value: bytes) -> _Price:
+    weight, mean = _PRICE.unpack(value)
+    return weight, mean

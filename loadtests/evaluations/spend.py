@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import numpy as np
@@ -180,22 +180,35 @@ def false_alarms(traffic: Sequence[Traffic], days: int) -> dict[str, float]:
     return rates
 
 
-def found(traffic: Sequence[Traffic], stages: Sequence[str]) -> tuple[float, float, float]:
-    """Share found within a day, by any of `stages`; median requests and median minutes to the first alarm."""
+class Found(NamedTuple):
+    """Share of attacked principals found within a day; medians to the first alarm."""
+
+    share: float
+    requests: float
+    minutes: float
+
+
+def found(traffic: Sequence[Traffic], own: str) -> tuple[Found, Found]:
+    """What any sum of a principal's finds, and what the `own` one of the attack finds."""
     first: dict[int, float] = {}
+    first_own: dict[int, float] = {}
     for alarm in play(traffic, Spend(Thresholds())):
         start = traffic[alarm.principal].attacked_from
-        if alarm.stage in stages and start <= alarm.time < start + DAY:
+        if alarm.stage in OWN_STAGES and start <= alarm.time < start + DAY:
             first.setdefault(alarm.principal, alarm.time)
-    tried = [i for i, t in enumerate(traffic) if np.sum(t.time >= t.attacked_from) >= 3]
-    took = [int(np.sum((traffic[i].time >= traffic[i].attacked_from) & (traffic[i].time <= first[i])))
-            for i in tried if i in first]  # fmt: skip
-    minutes = [(first[i] - traffic[i].attacked_from) / 60 for i in tried if i in first]
-    return (
-        len(took) / len(tried),
-        float(np.median(took) if took else math.inf),
-        float(np.median(minutes) if minutes else math.inf),
-    )
+            if alarm.stage == own:
+                first_own.setdefault(alarm.principal, alarm.time)
+    tried = {i for i, t in enumerate(traffic) if np.sum(t.time >= t.attacked_from) >= 3}
+    return _summed(traffic, tried, first), _summed(traffic, tried, first_own)
+
+
+def _summed(traffic: Sequence[Traffic], tried: set[int], first: dict[int, float]) -> Found:
+    hits = [(traffic[i], time) for i, time in first.items() if i in tried]
+    if not hits:
+        return Found(0.0, math.inf, math.inf)
+    took = [np.sum((t.time >= t.attacked_from) & (t.time <= time)) for t, time in hits]
+    minutes = [(time - t.attacked_from) / 60 for t, time in hits]
+    return Found(len(hits) / len(tried), float(np.median(took)), float(np.median(minutes)))
 
 
 # River on the same log costs: what a principal's own change detector would do.
@@ -259,25 +272,33 @@ OWN_STAGES = ("tier", "price", "rate")
 @click.option("--attacked", default=200, show_default=True, help="Attacked principals for each kind of attack.")
 @click.option("--days", default=3, show_default=True, help="The first is warm-up.")
 @click.option("--seed", default=2, show_default=True, help="The shipped thresholds were set on seed 1.")
-def main(n: int, attacked: int, days: int, seed: int) -> None:
+@click.option(
+    "--attack", "only", type=click.Choice([title for _, _, title in ATTACKS]), multiple=True,
+    help="Only these, and no false alarms.",
+)  # fmt: skip
+def main(n: int, attacked: int, days: int, seed: int, only: tuple[str, ...]) -> None:
     """Print the tables of docs/detectors/spend.md."""
     data = data_dir()
     if data is None:
         raise click.ClickException("POINTSMAN_DATA has no arrival traces")
-    honest = principals(data, n, days, seed)
-    requests = sum(len(t.time) for t in honest)
-    click.echo(f"{n} principals, {requests} requests, {days - 1} days judged, seed {seed}")
-    rates = false_alarms(honest, days)
-    click.echo("false for 1,000 principals and day: " + ", ".join(f"{k} {v:.2f}" for k, v in rates.items()))
+    honest = [] if only else principals(data, n, days, seed)
+    rates: dict[str, float] = {}
+    if honest:
+        requests = sum(len(t.time) for t in honest)
+        click.echo(f"{n} principals, {requests} requests, {days - 1} days judged, seed {seed}")
+        rates = false_alarms(honest, days)
+        click.echo("false for 1,000 principals and day: " + ", ".join(f"{k} {v:.2f}" for k, v in rates.items()))
     click.echo("| attack | found within a day | median requests | median minutes | by its own sum alone |")
-    rng = np.random.default_rng(seed)
     base = principals(data, attacked, days, seed + 1000)
-    for kind, times, title in ATTACKS:
+    for i, (kind, times, title) in enumerate(ATTACKS):
+        if only and title not in only:
+            continue
+        rng = np.random.default_rng((seed, i))
         hit = [attack(t, kind, times, rng) for t in base]
-        share, took, minutes = found(hit, OWN_STAGES)
-        alone, alone_took, _ = found(hit, [kind])
-        click.echo(f"| {title} | {share:.2f} | {took:.0f} | {minutes:.0f} | {alone:.2f} in {alone_took:.0f} |")
-        if kind == "price":
+        told, own = found(hit, kind)
+        row = (title, f"{told.share:.2f}", f"{told.requests:.0f}", f"{told.minutes:.0f}")
+        click.echo("| " + " | ".join(row) + f" | {own.share:.2f} in {own.requests:.0f} |")
+        if kind == "price" and honest:
             river = river_on_price(honest, hit, days, rates["price"] or 1000 / (n * (days - 1)))
             click.echo("  River at the same false rate: " + ", ".join(f"{k} {v:.2f}" for k, v in river.items()))
 

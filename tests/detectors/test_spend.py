@@ -80,9 +80,51 @@ def test_a_flood_of_ordinary_requests_is_found() -> None:
     habit(spend, 1500, 4)
     rng, time = random.Random(5), START + 1500 * 60
     answers = [
-        answer for i in range(6000) for answer in ask(spend, time + i * 1.5, 0, 0.02 * rng.lognormvariate(0, 0.7))
+        answer for i in range(6000) for answer in ask(spend, time + i * 1.5, 0, 0.01 * rng.lognormvariate(0, 0.7))
     ]
     assert "rate" in stages(answers)
+
+
+def flood(spend: Spend, hours: list[int], usd: float = 0.01) -> set[str]:
+    """So many requests in each hour after a day of one a minute."""
+    for i in range(24 * 60):
+        ask(spend, START + i * 60, 0, usd)
+    return stages([
+        answer
+        for hour, n in enumerate(hours)
+        for i in range(n)
+        for answer in ask(spend, START + (24 + hour) * HOUR + i * HOUR / n, 0, usd)
+    ])  # fmt: skip
+
+
+def test_one_hour_however_full_is_no_alarm_three_are() -> None:
+    assert flood(Spend(Thresholds()), [3000, 60, 60]) == set()
+    assert flood(Spend(Thresholds()), [800, 800, 800]) == {"rate"}
+
+
+def test_hours_that_cost_less_than_the_floor_do_not_rise() -> None:
+    floor = Thresholds()["spend.floor_usd_per_hour"]
+    assert flood(Spend(Thresholds()), [800, 800, 800], 0.9 * floor / 800) == set()
+    assert flood(Spend(Thresholds()), [800, 800, 800], 1.1 * floor / 800) == {"rate"}
+
+
+def test_a_rise_in_price_shows_beside_tiers_that_differ_by_more() -> None:
+    """Of four tiers, each five times as dear as the last; then every answer costs three times the usual."""
+    spend, rng = Spend(Thresholds()), random.Random(11)
+
+    def play(n: int, begin: float, times: float) -> list[Answer]:
+        answers = []
+        for i in range(n):
+            rank = rng.randrange(4)
+            answers += ask(spend, begin + i * 60, rank, times * 1e-3 * 5**rank * rng.lognormvariate(0, 0.5))
+        return answers
+
+    assert not stages(play(2000, START, 1.0))
+    assert stages(play(30, START + 2000 * 60, 3.0)) == {"price"}
+
+
+def test_what_an_older_release_wrote_begins_anew() -> None:
+    assert Past.unpack(b"\1" * 120) == Past()
 
 
 def test_fail_overs_do_not_count_and_free_answers_cost_nothing() -> None:
