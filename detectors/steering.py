@@ -5,7 +5,8 @@ Two kinds of evidence, each for *up* (the wallet) and *down* (quality), added up
 - *residual*: how far the score is above what the prompt should get (`Difficulty.residual`), centred on the
   principal's own first clean requests, since a template may well be harder than it reads. A mixture of betting
   processes that begin again when they have lost (Shin, Ramdas and Rinaldo, "E-detectors", arXiv:2203.03532, with
-  sub-Gaussian bets), and a margin below which a shift is nobody's doing.
+  sub-Gaussian bets), and a margin below which a shift is nobody's doing. In the principal's own deviations:
+  who works on several topics varies more than the fleet does, and bets would win on that.
 - *pairs*: where the gateway asked the router again without a part of the prompt, whether that part had lifted the
   score; likelihood ratio of nine times the odds against the router's usual share.
 
@@ -35,6 +36,8 @@ BETS = (0.3, 0.6, 1.0)
 CLIP = 3.5  # standard deviations that one request can count for
 LEAST, MOST = -3.0, 30.0  # nats: lost enough to begin again; said enough
 ODDS = 9.0
+DEVIATION_WEIGHT = 20.0  # requests that the fleet's deviation, 1, counts for in a principal's own
+LEAST_DEVIATION = 0.8
 MOST_PAIRS = 20  # of one principal that count for a router's usual share
 ROUTER_MEMORY = 10_000.0
 NEAR = 0.7
@@ -42,7 +45,7 @@ LEAST_ODD, MOST_ODD = 0.03, 0.4  # a principal's usual share of odd prompts: no 
 ODD_SHARE = 0.6  # of the prompts of who steers by text
 
 _ALONE = math.log(len(BETS))  # beyond the limit: a bet that reaches it without the others
-_FORM = struct.Struct("<2If6f2f2fQ")
+_FORM = struct.Struct("<2I2f6f2f2fQ")
 _USUAL = struct.Struct("<2d")
 _FIRST_USUAL = (20.0, 10.0)  # pairs, and those that lifted: a prior of one half
 _NOTES: dict[Direction, str] = {
@@ -53,11 +56,12 @@ _NOTES: dict[Direction, str] = {
 
 @dataclass(slots=True)
 class _Past:
-    """64 bytes packed."""
+    """68 bytes packed."""
 
     requests: int = 0
     pairs: int = 0
     centre: float = 0.0  # mean residual of the first CLEAN requests
+    variance: float = 1.0  # of theirs
     bets: list[float] = field(default_factory=lambda: [0.0] * (2 * len(BETS)))  # nats; up, then down
     lifts: list[float] = field(default_factory=lambda: [0.0, 0.0])  # nats, of pairs; up, down
     usual_odd: float = 0.0  # odd prompts among the first CLEAN
@@ -66,12 +70,14 @@ class _Past:
 
     @classmethod
     def unpack(cls, value: bytes) -> "_Past":
-        requests, pairs, centre, *rest = _FORM.unpack(value)
-        return cls(requests, pairs, centre, rest[: 2 * len(BETS)], rest[2 * len(BETS) : -3], *rest[-3:])
+        if len(value) != _FORM.size:  # of an older release: begins anew
+            return cls()
+        requests, pairs, centre, variance, *rest = _FORM.unpack(value)
+        return cls(requests, pairs, centre, variance, rest[: 2 * len(BETS)], rest[2 * len(BETS) : -3], *rest[-3:])
 
     def pack(self) -> bytes:
         return _FORM.pack(
-            self.requests, self.pairs, self.centre, *self.bets, *self.lifts,
+            self.requests, self.pairs, self.centre, self.variance, *self.bets, *self.lifts,
             self.usual_odd, self.odd, self.likeness,
         )  # fmt: skip
 
@@ -79,12 +85,22 @@ class _Past:
         """Bet on both directions, once there is a centre. A centre never helps: only excess over it counts."""
         if self.requests < CLEAN:
             return
-        up = min(CLIP, residual - max(self.centre, 0.0)) - margin
-        down = min(CLIP, -residual - max(-self.centre, 0.0)) - margin
+        known = self.requests + DEVIATION_WEIGHT
+        spread = math.sqrt((self.requests * self.variance + DEVIATION_WEIGHT) / known)
+        unit = max(LEAST_DEVIATION, spread)
+        up = min(CLIP, (residual - max(self.centre, 0.0)) / unit) - margin
+        down = min(CLIP, (-residual - max(-self.centre, 0.0)) / unit) - margin
         for i, bet in enumerate(BETS):
             drift = bet * bet / 2
             self.bets[i] = min(MOST, max(LEAST, self.bets[i] + bet * up - drift))
             self.bets[i + len(BETS)] = min(MOST, max(LEAST, self.bets[i + len(BETS)] + bet * down - drift))
+
+    def learn_residual(self, residual: float) -> None:
+        """Let one of the first clean requests into centre and variance."""
+        self.requests += 1
+        step = max(-CLIP, min(CLIP, residual)) - self.centre
+        self.centre += step / self.requests
+        self.variance += (step * step - self.variance) / self.requests
 
     def add_pair(self, lifted: bool, usual: float) -> None:
         """Add one pair; `usual` is the router's share of pairs that lift."""
@@ -139,7 +155,7 @@ class Steering:
     """A StreamDetector. Stands before `Difficulty` in the order, so that both see one state of its models."""
 
     name = "steering"
-    version = "2"
+    version = "3"
     kinds = ("steering", "steered_by_text")
 
     def __init__(
@@ -174,8 +190,7 @@ class Steering:
         if isinstance(answer, Reason) and answer.kind == "steered_by_text" and answer.flagged:
             past.tell(answer.threshold)
         if taken.residual is not None and past.requests < CLEAN and not flagged:
-            past.requests += 1
-            past.centre += (max(-CLIP, min(CLIP, taken.residual)) - past.centre) / past.requests
+            past.learn_residual(taken.residual)
             past.usual_odd += taken.is_odd
         if taken.lifted and case.route is not None:
             if past.pairs < MOST_PAIRS and not flagged:

@@ -3,7 +3,7 @@
 `Difficulty` learns a router from a fleet's prompts. Then other principals send prompts of one to three topics, as
 templates do, each score with fresh routing noise. A steered one is clean at first; after that a share of its
 requests has its score moved as a grown gadget moves it. With pairs, the gateway asks the router again without a
-part of each prompt: without the gadget where there is one.
+part of some prompts, or of all: without the gadget where there is one.
 """
 
 from collections import defaultdict
@@ -24,6 +24,7 @@ from schemas.events import CounterfactualScore
 CLEAN = 60  # requests before a steered principal begins
 REQUESTS = 240
 SHIFT = 1.6  # normal deviates: what moves 95 % of prompts over the median
+PAIRS = {"residual": 0.0, "and pairs of 2 %": 0.02, "and pairs of all": 1.0}  # of requests
 PART = 0.3  # sd of what an ordinary part of a prompt does to its score
 
 
@@ -76,7 +77,7 @@ def users(prompts: Scored, n: int, rng: np.random.Generator) -> list[npt.NDArray
 
 def watch(
     prompts: Scored, scale: Scale, difficulty: Difficulty, asked: Sequence[npt.NDArray[np.int64]], push: float,
-    share: float, pairs: bool, rng: np.random.Generator,
+    share: float, pairs: float, rng: np.random.Generator,
 ) -> Found:  # fmt: skip
     """Play all principals, in turns; from request CLEAN on, a `share` of each one's requests is pushed."""
     detector = Steering(Thresholds(), difficulty.residual)
@@ -86,12 +87,13 @@ def watch(
         hit = (rng.random(len(row)) < share) & (n >= CLEAN)
         base = scale.deviates[row]
         said = scale.scores(base + push * hit, rng)
+        paired = rng.random(len(row)) < pairs
         without = scale.scores(base + PART * rng.standard_normal(len(row)) * ~hit, rng)
         for who, i in enumerate(row.tolist()):
             if who in first:
                 continue
             case = prompts.case(i, float(said[who]), f"p{who}", float(n))
-            if pairs and case.route is not None:
+            if paired[who] and case.route is not None:
                 other = CounterfactualScore(ablation="head", tokens=10, difficulty_score=float(without[who]))
                 case.route.counterfactual_scores = [other]
             answer = detector.score(case)
@@ -119,13 +121,12 @@ def main(most: int, honest: int, steered: int, seed: int, kinds: tuple[Kind, ...
             scale = Scale(prompts.scores, noise)
             difficulty = learnt(prompts, scale, rng)
             many, few = users(prompts, honest, rng), users(prompts, steered, rng)
-            for pairs in (False, True):
+            for label, pairs in PAIRS.items():
                 false = watch(prompts, scale, difficulty, many, 0.0, 0.0, pairs, rng)
                 cells = [f"{false.flagged} of {false.of}"]
                 for push, share in ((SHIFT, 1.0), (-SHIFT, 1.0), (SHIFT, 0.3)):
                     found = watch(prompts, scale, difficulty, few, push, share, pairs, rng)
                     cells.append(f"{found.flagged / found.of:.2f} in {found.median:.0f}")
-                label = "residual and pairs" if pairs else "residual"
                 click.echo(f"| {kind} | {flips} | {label} | " + " | ".join(cells) + " |")
 
 

@@ -51,6 +51,22 @@ def test_honest_principals_are_left_alone() -> None:
     assert [play(steering, noise(300, seed), f"p{seed}") for seed in range(40)] == [None] * 40
 
 
+def test_who_varies_more_than_the_fleet_is_judged_by_its_own_deviation() -> None:
+    wide = [[2.5 * residual for residual in noise(400, seed)] for seed in range(30)]
+    found = [play(detector(), residuals) for residuals in wide]
+    assert found == [None] * 30
+    shifted = wide[0][:60] + [residual + 5.0 for residual in wide[0][60:]]
+    assert play(detector(), shifted) is not None
+
+
+def test_what_an_older_release_wrote_begins_anew() -> None:
+    steering = detector()
+    play(steering, noise(100, 1))
+    [(key, value)] = [pair for pair in steering.snapshot().items() if pair[0].startswith("p/")]
+    steering.load(key, value[:-4])
+    assert steering.score(case_of("p0", time=1e3, route=ROUTER | {"difficulty_score": 0.0})) is None
+
+
 def test_a_template_that_is_always_harder_than_it_reads_is_no_steering() -> None:
     assert play(detector(), noise(400, 3, mean=1.5)) is None
 
