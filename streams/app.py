@@ -1,13 +1,11 @@
 """The Faust app of one process: the roles it was asked for, wired to their settings."""
 
 import asyncio
-import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import faust
-from faust.tables import TableManager
 from mode import Service
 
 from detectors.detections import load
@@ -40,11 +38,8 @@ class Probes(Service):
 
     async def on_start(self) -> None:
         """Listen."""
-        self._runner = await web.start(self._health, self._settings.host, self._settings.port, self._links)
-
-    async def on_stop(self) -> None:
-        """Stop listening."""
-        await self._runner.cleanup()
+        at = self._settings
+        await self.add_async_context(web.serving(self._health, at.host, at.port, self._links))
 
 
 class WarmUp(Service):
@@ -59,47 +54,41 @@ class WarmUp(Service):
         await asyncio.to_thread(detect.warm_up, self._spec)
 
 
-class _NoTables(TableManager):
-    """Faust's manager of tables waits a second for them to be declared; we have none."""
+class _NoKafka(faust.App.BootStrategy):
+    """Agents on channels alone: the services have Kafka clients of their own, and there are no tables."""
 
-    async def on_start(self) -> None:
-        await self._update_channels()
-        await self.recovery.start()
+    enable_kafka = False
 
 
 class Pointsman(faust.App):
+    """Starts its agents, then its services in the order in which they were added."""
+
+    BootStrategy = _NoKafka
+
+    def __init__(self) -> None:
+        super().__init__("pointsman", web_enabled=False, worker_redirect_stdouts=False)
+
+    async def on_start(self) -> None:
+        """Open the channels: Faust has them closed until its own consumer has partitions."""
+        await super().on_start()
+        self.flow_control.resume()
+
     def _create_directories(self) -> None:
-        """No folder: tables are in memory, and each start would leave one where it was started."""
+        """No folder: it would be of tables, and each start would leave one where it was started."""
 
 
 def build(settings: Settings, roles: Collection[Role]) -> faust.App:
     """Make the app; nothing is connected before it starts. Services start in the order given here."""
     brokers = connection(settings.kafka)
     suffix = settings.kafka.topic_suffix
-    app = Pointsman(
-        # Of its own in each process: with a shared id a restart waits for the old session, and the control
-        # topics, which every worker must read whole, would be shared out among them.
-        f"pointsman-{uuid.uuid4().hex[:12]}",
-        broker=[f"kafka://{host}" for host in settings.kafka.bootstrap.split(",")],
-        broker_credentials=_credentials(brokers),
-        store="memory://",
-        web_enabled=False,
-        table_standby_replicas=0,
-        TableManager=_NoTables,
-        topic_disable_leader=True,
-        topic_allow_declare=False,
-        consumer_auto_offset_reset="earliest",
-        broker_commit_interval=1.0,
-        broker_max_poll_interval=120.0,
-        worker_redirect_stdouts=False,
-    )
+    app = Pointsman()
     if not settings.feedback.key:
         roles = [role for role in roles if role != "feedback"]
     health = Health(expected=("catalogue", *roles))
     panel = detect.panel_of(settings.detect)
     folder = settings.fleet.detections
     detections = load(Path(folder) if folder else None)
-    control = Control(app, brokers, health, panel, suffix, update_keys(settings.feedback))
+    control = Control(brokers, health, panel, suffix, update_keys(settings.feedback))
     services: list[Service] = [Probes(settings.web, health, control.links), control]
     if "detect" in roles:
         detecting = detect.spec(settings, panel, detections)
@@ -122,17 +111,3 @@ def build(settings: Settings, roles: Collection[Role]) -> faust.App:
     for service in services:
         app.service(service)
     return app
-
-
-def _credentials(brokers: Mapping[str, Any]) -> Any:
-    """Faust's own form of the same connection settings."""
-    if "sasl_mechanism" in brokers:
-        return faust.SASLCredentials(
-            username=brokers["sasl_plain_username"],
-            password=brokers["sasl_plain_password"],
-            mechanism=brokers["sasl_mechanism"],
-            ssl_context=brokers.get("ssl_context"),
-        )
-    if "ssl_context" in brokers:
-        return faust.SSLCredentials(brokers["ssl_context"])
-    return None

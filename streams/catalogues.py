@@ -69,13 +69,9 @@ class TopicStore:
 
     async def append(self, entries: Sequence[Trigger]) -> None:
         """See `CatalogueStore`."""
-        producer = AIOKafkaProducer(**self._brokers, enable_idempotence=True)
-        await producer.start()
-        try:
+        async with AIOKafkaProducer(**self._brokers, enable_idempotence=True) as producer:
             sent = [
                 await producer.send(self._topic, encode(entry), key=entry.trigger_id.encode()) for entry in entries
             ]
             for delivery in sent:
                 await delivery
-        finally:
-            await producer.stop()

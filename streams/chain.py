@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from detectors.feedback import Feedback, Rules
 from detectors.feedback.chain import entry_name, update_id
@@ -16,7 +16,7 @@ from schemas.codec import InvalidRecord, decode, encode, read_dead_letter
 from schemas.signatures import chain_problems, derived, link_problem, read_keys
 from schemas.thresholds import IN_FORCE, ThresholdDecision, ThresholdUpdate
 from schemas.topics import DEADLETTERS, DECISIONS, FEEDBACK_CHECKPOINTS, THRESHOLDS, named
-from streams.kafka import connection, read_to_end
+from streams.kafka import assign_all, connection, read_to_end
 from streams.settings import Feedback as FeedbackSettings
 from streams.settings import Kafka
 from streams.store import Store
@@ -120,12 +120,7 @@ async def decide(kafka: Kafka, decision: ThresholdDecision, wait_seconds: float)
     suffix = kafka.topic_suffix
     consumer = AIOKafkaConsumer(**connection(kafka), isolation_level="read_committed", fetch_max_wait_ms=100)
     async with consumer, AIOKafkaProducer(**connection(kafka), enable_idempotence=True) as producer:
-        topics = (named(THRESHOLDS, suffix), named(DEADLETTERS, suffix))
-        consumer.subscribe(topics)
-        await consumer.getmany(timeout_ms=0)
-        places = [TopicPartition(t, n) for t in topics for n in consumer.partitions_for_topic(t) or ()]
-        consumer.unsubscribe()
-        consumer.assign(places)
+        places = await assign_all(consumer, named(THRESHOLDS, suffix), named(DEADLETTERS, suffix))
         await consumer.seek_to_end(*places)
         for place in places:
             await consumer.position(place)

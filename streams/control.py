@@ -1,12 +1,10 @@
 """The control topics: the trigger catalogue and the thresholds, read whole at the start, then followed.
 
-Every worker must see all of them. Thresholds are few, and a plain Faust topic; a catalogue can be large, and Faust,
-which would read it a second time, takes as long for a record of it as judging takes for a request. What is read
-from them is swapped into the panel as a whole; judging never waits for it.
+Every worker must see all of them. What is read from them is swapped into the panel as a whole; judging never waits
+for it.
 """
 
 import asyncio
-import contextlib
 import logging
 import math
 import time
@@ -14,7 +12,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-import faust
 from mode import Service
 
 from detectors.catalogue import SHIPPED, read_records
@@ -27,30 +24,45 @@ from schemas.topics import THRESHOLDS, TRIGGERS, named
 from schemas.triggers import Trigger
 from streams import metrics
 from streams.health import Health
-from streams.kafka import Tail, read_to_end
+from streams.kafka import followed
 
 log = logging.getLogger(__name__)
 
 POLL_MS = 200
-SETTLE_SECONDS = 0.5  # a burst of catalogue records makes one swap
+SETTLE_SECONDS = 0.5  # a burst of records makes one swap
 
 
 class InForce:
     """What the records of both control topics come to, and its swap into a panel."""
 
-    def __init__(self, panel: PromptPanel, update_keys: Mapping[str, bytes] | None = None) -> None:
-        """`update_keys`: what threshold updates are signed with; None: who may write the topic is believed."""
+    def __init__(
+        self, panel: PromptPanel, update_keys: Mapping[str, bytes] | None = None, suffix: str = ""
+    ) -> None:
+        """`update_keys`: what threshold updates are signed with; None: who may write the topic is believed.
+
+        `suffix`: of both topics' names.
+        """
         self._panel = panel
         self._records = read_records(SHIPPED)
         self._links = Links()
         self._next_end = math.inf  # when the first of them ends that had not at the last swap, seconds since 1970
         self._update_keys = update_keys
+        self._takes = {named(TRIGGERS, suffix): self._take_trigger, named(THRESHOLDS, suffix): self._take_threshold}
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """Names of both."""
+        return tuple(self._takes)
+
+    def take(self, record: Record) -> None:
+        """Take over a record of either topic."""
+        self._takes[record.topic](record)
 
     def links(self) -> list[ThresholdUpdate]:
         """The link in force of each threshold that was ever moved, by version."""
         return sorted(self._links.in_force.values(), key=lambda link: link.version)
 
-    def take_trigger(self, record: Record) -> None:
+    def _take_trigger(self, record: Record) -> None:
         """Take over a record of the catalogue's topic, a tombstone too."""
         if record.value is None and record.key is not None:
             self._records.remove(record.key.decode(errors="replace"))
@@ -60,7 +72,7 @@ class InForce:
         except InvalidRecord as error:
             log.error("catalogue record left out: %s", error)
 
-    def take_threshold(self, record: Record) -> None:
+    def _take_threshold(self, record: Record) -> None:
         """Take over a record of the thresholds' topic."""
         try:
             update = decode(ThresholdUpdate, record)
@@ -84,16 +96,16 @@ class InForce:
         end = self._links.swap_into(self._panel.thresholds, datetime.now(UTC))
         self._next_end = math.inf if end is None else end.timestamp()
 
-    def seconds_left(self) -> float:
-        """Until a swap is due though nothing comes, because an override ends; infinite where none does."""
-        return max(0.0, self._next_end - time.time())
+    def is_due(self) -> bool:
+        """Whether to swap though nothing came, because an override has ended."""
+        return time.time() >= self._next_end
 
 
 class Control(Service):
     """Keeps a panel's catalogue and thresholds as the topics say. Start it before the lanes."""
 
     def __init__(
-        self, app: faust.App, brokers: Mapping[str, Any], health: Health, panel: PromptPanel, suffix: str = "",
+        self, brokers: Mapping[str, Any], health: Health, panel: PromptPanel, suffix: str = "",
         update_keys: Mapping[str, bytes] | None = None,
     ) -> None:  # fmt: skip
         """`update_keys`: see `InForce`."""
@@ -101,11 +113,7 @@ class Control(Service):
         self._brokers = brokers
         self._health = health
         self._panel = panel
-        self._suffix = suffix
-        self._in_force = InForce(panel, update_keys)
-        self._changed = asyncio.Event()
-        source = app.topic(named(THRESHOLDS, suffix), value_serializer="raw", key_serializer="raw")
-        app.agent(source, name=f"control.{THRESHOLDS.name}")(self._follow_thresholds)
+        self._in_force = InForce(panel, update_keys, suffix)
 
     def links(self) -> list[ThresholdUpdate]:
         """The link in force of each threshold that was ever moved, by version."""
@@ -113,45 +121,26 @@ class Control(Service):
 
     async def on_start(self) -> None:
         """Read both topics to their end: the first verdict is by what is in force."""
-        self._triggers = Tail(self._brokers, named(TRIGGERS, self._suffix))
-        await self._triggers.start()
-        while not await self._triggers.at_end():
-            await self._take_triggers()
-        async for record in read_to_end(self._brokers, named(THRESHOLDS, self._suffix)):
-            self._in_force.take_threshold(record)
+        self._tail = await self.add_async_context(followed(self._brokers, *self._in_force.topics))
+        while not await self._tail.at_end():
+            await self._take()
         await self._swap()
         self._health.ready("catalogue", True)
 
-    async def on_stop(self) -> None:
-        """Let go of the catalogue's topic."""
-        await self._triggers.stop()
+    @Service.task
+    async def _follow(self) -> None:
+        while not self.should_stop:
+            if await self._take() or self._in_force.is_due():
+                await self.sleep(SETTLE_SECONDS)
+                await self._take()
+                await self._swap()
 
-    async def _take_triggers(self) -> bool:
+    async def _take(self) -> bool:
         """Take over what comes next, if it comes soon; whether something came."""
-        records = await self._triggers.read(POLL_MS)
+        records = await self._tail.read(POLL_MS)
         for record in records:
-            self._in_force.take_trigger(record)
+            self._in_force.take(record)
         return bool(records)
-
-    @Service.task
-    async def _follow_triggers(self) -> None:
-        while not self.should_stop:
-            if await self._take_triggers():
-                self._changed.set()
-
-    async def _follow_thresholds(self, stream: Any) -> None:
-        async for event in stream.events():
-            self._in_force.take_threshold(event.message)  # tombstones too
-            self._changed.set()
-
-    @Service.task
-    async def _swap_when_changed(self) -> None:
-        while not self.should_stop:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), self._in_force.seconds_left())
-            await self.sleep(SETTLE_SECONDS)
-            self._changed.clear()
-            await self._swap()
 
     async def _swap(self) -> None:
         await asyncio.to_thread(self._in_force.swap)

@@ -123,20 +123,17 @@ async def wait_for(
     connection: Mapping[str, Any], group: str, places: Mapping[TopicPartition, int], seconds: float
 ) -> bool:
     """Wait until a lane has done all before the tombstones; False: it has not by then."""
-    consumer = AIOKafkaConsumer(**connection, group_id=group, enable_auto_commit=False)
-    await consumer.start()
-    try:
+    async with AIOKafkaConsumer(**connection, group_id=group, enable_auto_commit=False) as consumer:
         consumer.assign(list(places))
-        async with asyncio.timeout(seconds):
-            while True:
-                done = {at: await consumer.committed(at) or 0 for at in places}
-                if all(done[at] > offset for at, offset in places.items()):
-                    return True
-                await asyncio.sleep(0.2)
-    except TimeoutError:
-        return False
-    finally:
-        await consumer.stop()
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    done = {at: await consumer.committed(at) or 0 for at in places}
+                    if all(done[at] > offset for at, offset in places.items()):
+                        return True
+                    await asyncio.sleep(0.2)
+        except TimeoutError:
+            return False
 
 
 def erasure_of(tenant: str, principal: str, actor: str, reason: str) -> Erasure:

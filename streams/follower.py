@@ -12,10 +12,9 @@ from aiokafka.errors import KafkaError
 from mode import Service
 
 from streams.health import Health
+from streams.kafka import connected
 
 log = logging.getLogger(__name__)
-
-_STOP_SECONDS = 5.0
 
 
 class Follower(Service):
@@ -41,17 +40,17 @@ class Follower(Service):
 
     async def on_start(self) -> None:
         """Connect."""
-        self.producer = AIOKafkaProducer(**self._connection, enable_idempotence=True)
-        self.consumer = AIOKafkaConsumer(
+        self.producer = await self.add_async_context(
+            connected(AIOKafkaProducer(**self._connection, enable_idempotence=True))
+        )
+        self.consumer = await self.add_async_context(connected(AIOKafkaConsumer(
             *self._topics,
             **self._connection,
             **self._reading,
             enable_auto_commit=False,
             isolation_level="read_committed",
             partition_assignment_strategy=(RangePartitionAssignor,),
-        )
-        await self.producer.start()
-        await self.consumer.start()
+        )))  # fmt: skip
 
     @Service.task
     async def _run(self) -> None:
@@ -74,11 +73,3 @@ class Follower(Service):
             log.info("%s: offsets not committed: %r", self._name, error)
             return False
         return True
-
-    async def on_stop(self) -> None:
-        """Leave the group."""
-        for client in (self.consumer, self.producer):
-            try:
-                await asyncio.wait_for(client.stop(), _STOP_SECONDS)
-            except Exception as error:
-                log.warning("%s: a client did not stop: %r", self._name, error)

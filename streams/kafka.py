@@ -1,15 +1,24 @@
 """How to reach the brokers, reading past what aiokafka cannot, and reading a small topic to its end."""
 
+import asyncio
+import logging
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import IllegalStateError
 
 from schemas.codec import UNREADABLE_HEADERS, Record
 from streams.settings import Kafka
+
+log = logging.getLogger(__name__)
+
+STOP_SECONDS = 5.0
+
+Client = TypeVar("Client", AIOKafkaConsumer, AIOKafkaProducer)
 
 
 def connection(settings: Kafka) -> dict[str, Any]:
@@ -31,6 +40,19 @@ def connection(settings: Kafka) -> dict[str, Any]:
             "sasl_plain_password": settings.sasl_password,
         }
     return arguments
+
+
+@asynccontextmanager
+async def connected(client: Client) -> AsyncIterator[Client]:
+    """A service's consumer or producer; brokers that do not answer hold up its end for STOP_SECONDS at most."""
+    try:
+        await client.start()
+        yield client
+    finally:
+        try:
+            await asyncio.wait_for(client.stop(), STOP_SECONDS)
+        except Exception as error:
+            log.warning("a Kafka client did not stop: %r", error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,26 +118,12 @@ async def _read_past_poison(
 
 
 class Tail:
-    """Topics read whole and then followed, by no group: each reader has all of them."""
+    """Topics read whole and then followed (`followed` makes it)."""
 
-    def __init__(self, connection: Mapping[str, Any], *topics: str) -> None:
-        self._topics = topics
-        self._consumer = AIOKafkaConsumer(
-            **connection,
-            isolation_level="read_committed",
-            auto_offset_reset="earliest",
-            enable_auto_commit=False,
-        )
-        self._ends: dict[TopicPartition, int] = {}
-
-    async def start(self) -> None:
-        """Connect. A topic or a partition that is not there yet is read once it is."""
-        await self._consumer.start()
-        self._consumer.subscribe(self._topics)
-        await self._consumer.getmany(timeout_ms=0)  # learns of the partitions; what it may have read comes again
-        if there := self._consumer.assignment():
-            self._ends = await self._consumer.end_offsets(there)
-            await self._consumer.seek_to_beginning(*there)
+    def __init__(self, consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> None:
+        """`ends`: where the topics ended at the start."""
+        self._consumer = consumer
+        self._ends = ends
 
     async def at_end(self) -> bool:
         """Whether all that there was at the start has been read."""
@@ -126,9 +134,24 @@ class Tail:
         batches = await read_assigned(self._consumer, timeout_ms, 10_000)
         return [record for records in batches.values() for record in records]
 
-    async def stop(self) -> None:
-        """Disconnect."""
-        await self._consumer.stop()
+
+@asynccontextmanager
+async def followed(connection: Mapping[str, Any], *topics: str) -> AsyncIterator[Tail]:
+    """Topics from their beginning, by no group: each reader has all of them.
+
+    A topic or a partition that is not there yet is read once it is.
+    """
+    reader = AIOKafkaConsumer(
+        **connection, isolation_level="read_committed", auto_offset_reset="earliest", enable_auto_commit=False
+    )
+    async with connected(reader):
+        reader.subscribe(topics)
+        await reader.getmany(timeout_ms=0)  # learns of the partitions; what it may have read comes again
+        ends: dict[TopicPartition, int] = {}
+        if there := reader.assignment():
+            ends = await reader.end_offsets(there)
+            await reader.seek_to_beginning(*there)
+        yield Tail(reader, ends)
 
 
 class NoSuchTopicError(RuntimeError):
@@ -144,17 +167,12 @@ async def read_to_end(connection: Mapping[str, Any], topic: str, must_exist: boo
     reader = AIOKafkaConsumer(
         **connection, isolation_level="read_committed", auto_offset_reset="earliest", fetch_max_wait_ms=100
     )
-    try:
-        await reader.start()
-        reader.subscribe([topic])
-        await reader.getmany(timeout_ms=0)
-        partitions = [TopicPartition(topic, number) for number in reader.partitions_for_topic(topic) or ()]
+    async with connected(reader):
+        partitions = await assign_all(reader, topic)
         if must_exist and not partitions:
             raise NoSuchTopicError(
                 f"these brokers have no topic {topic}: the right ones? (`pointsman topics create` makes it)"
             )
-        reader.unsubscribe()
-        reader.assign(partitions)
         ends = await reader.end_offsets(partitions)
         for at in partitions:
             reader.assign([at])
@@ -162,5 +180,17 @@ async def read_to_end(connection: Mapping[str, Any], topic: str, must_exist: boo
             while (position := await reader.position(at)) < ends[at]:
                 for record in (await read_batches(reader, {at: position}, 100, 10_000)).get(at, ()):
                     yield record
-    finally:
-        await reader.stop()
+
+
+async def assign_all(reader: AIOKafkaConsumer, *topics: str) -> list[TopicPartition]:
+    """Give a reader of no group all partitions that topics have; a topic that is not there has none."""
+    reader.subscribe(topics)
+    await reader.getmany(timeout_ms=0)
+    partitions = [
+        TopicPartition(topic, number)
+        for topic in topics
+        for number in sorted(reader.partitions_for_topic(topic) or ())
+    ]
+    reader.unsubscribe()
+    reader.assign(partitions)
+    return partitions

@@ -31,7 +31,7 @@ from streams import metrics
 from streams.checkpoints import Checkpoints
 from streams.deadletters import DeadLetterLimit
 from streams.health import Health
-from streams.kafka import read_batches
+from streams.kafka import connected, read_batches
 
 log = logging.getLogger(__name__)
 
@@ -114,21 +114,21 @@ class Lane(Service):
         self._parked: dict[int, tuple[Processor, int]] = {}
         self._in_flight: list[asyncio.Future[None]] = []
         self._fatal: BaseException | None = None
-        # Judging is mostly native code that releases the GIL; one thread keeps the loop (heartbeats) free.
-        self._judging = ThreadPoolExecutor(1, thread_name_prefix=f"judge-{spec.name}")
         self._batches = app.channel(maxsize=IN_FLIGHT)
         app.agent(self._batches, name=f"{spec.name}.agent")(self._agent)
 
     async def on_start(self) -> None:
         """Connect; partitions come with the group's first assignment."""
-        self._effects = AIOKafkaProducer(
+        # Judging is mostly native code that releases the GIL; one thread keeps the loop (heartbeats) free.
+        self._judging = self.add_context(ThreadPoolExecutor(1, thread_name_prefix=f"judge-{self.spec.name}"))
+        self._effects = await self.add_async_context(connected(AIOKafkaProducer(
             **self._connection,
             enable_idempotence=True,
             linger_ms=5,
             max_batch_size=1 << 20,
             max_request_size=8 << 20,
             compression_type="lz4",
-        )
+        )))  # fmt: skip
         self._consumer = AIOKafkaConsumer(
             **self._connection,
             group_id=self._group,
@@ -144,8 +144,7 @@ class Lane(Service):
             max_poll_interval_ms=120_000,
         )
         self._consumer.subscribe([self._source], listener=_Listener(self))
-        await self._effects.start()
-        await self._consumer.start()
+        await self.add_async_context(connected(self._consumer))
 
     # --- reading
 
@@ -365,7 +364,7 @@ class Lane(Service):
 
     def _assign(self, partitions: Iterable[int]) -> None:
         """Called inside the rebalance, when no heartbeats are sent: only start what takes time."""
-        if self._fatal is not None:
+        if self._fatal is not None or self.should_stop:
             return  # it ends: nobody else is to be fenced for it
         partitions = list(partitions)
         self._parked = {partition: self._parked[partition] for partition in partitions if partition in self._parked}
@@ -439,14 +438,8 @@ class Lane(Service):
         await owned.checkpoints.close()
 
     async def on_stop(self) -> None:
-        """Warm stop: judge what is in flight, checkpoint, leave the group."""
+        """Warm stop: judge what is in flight and checkpoint; then the clients go, and with them the membership."""
         await self._revoke(list(self.owned))
-        for client in (self._consumer, self._effects):
-            try:
-                await asyncio.wait_for(client.stop(), REVOKE_SECONDS)
-            except Exception as error:
-                log.warning("lane %s: a client did not stop: %r", self.spec.name, error)
-        self._judging.shutdown(wait=True)
 
 
 class _Listener(ConsumerRebalanceListener):

@@ -11,7 +11,7 @@ from detectors.suppressions import Suppressions
 from schemas.codec import InvalidRecord, Record, decode, encode
 from schemas.suppressions import Suppression
 from schemas.topics import SUPPRESSIONS, named
-from streams.kafka import Tail, read_to_end
+from streams.kafka import followed, read_to_end
 
 log = logging.getLogger(__name__)
 
@@ -19,10 +19,7 @@ POLL_MS = 200
 
 
 class SuppressionControl(Service):
-    """Keeps `suppressions` as the topic says. Start it before the fleet lane.
-
-    Not by a Faust agent, which would read the topic from its beginning once more: what has ended would be in force.
-    """
+    """Keeps `suppressions` as the topic says. Start it before the fleet lane."""
 
     def __init__(self, brokers: Mapping[str, Any], suppressions: Suppressions, suffix: str = "") -> None:
         super().__init__()
@@ -32,23 +29,18 @@ class SuppressionControl(Service):
 
     async def on_start(self) -> None:
         """Read the topic to its end: the first alert is published by the rules in force."""
-        self._tail = Tail(self._brokers, named(SUPPRESSIONS, self._suffix))
-        await self._tail.start()
+        self._tail = await self.add_async_context(followed(self._brokers, named(SUPPRESSIONS, self._suffix)))
         while not await self._tail.at_end():
             await self._take()
-
-    async def on_stop(self) -> None:
-        """Let go of the topic."""
-        await self._tail.stop()
-
-    async def _take(self) -> None:
-        for record in await self._tail.read(POLL_MS):
-            take(self._suppressions, record)
 
     @Service.task
     async def _follow(self) -> None:
         while not self.should_stop:
             await self._take()
+
+    async def _take(self) -> None:
+        for record in await self._tail.read(POLL_MS):
+            take(self._suppressions, record)
 
 
 def take(suppressions: Suppressions, record: Record) -> None:

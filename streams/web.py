@@ -1,6 +1,7 @@
 """The worker's small web server: probes, metrics and thresholds in force, nothing that changes anything."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 
 import msgspec
 from aiohttp import web
@@ -42,17 +43,17 @@ def make_app(health: Health, links: Links = tuple) -> web.Application:
     return app
 
 
-async def start(health: Health, host: str, port: int, links: Links = tuple) -> web.AppRunner:
-    """Serve until the runner's `cleanup()` is awaited; `runner.addresses` tells the port where `port` is 0.
+@asynccontextmanager
+async def serving(health: Health, host: str, port: int, links: Links = tuple) -> AsyncIterator[web.AppRunner]:
+    """Serve; `runner.addresses` tells the port where `port` is 0.
 
     Raises:
         OSError: the address is taken.
     """
     runner = web.AppRunner(make_app(health, links), access_log=None)
-    await runner.setup()
     try:
+        await runner.setup()
         await web.TCPSite(runner, host, port).start()
-    except OSError:
+        yield runner
+    finally:
         await runner.cleanup()
-        raise
-    return runner

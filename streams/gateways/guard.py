@@ -19,10 +19,9 @@ from detectors.catalogue import read_records
 from detectors.guard import Guard
 from detectors.panel import PromptPanel
 from detectors.registry import guard_detectors
-from schemas.topics import THRESHOLDS, TRIGGERS, named
 from streams.chain import update_keys
 from streams.control import InForce
-from streams.kafka import Tail, connection
+from streams.kafka import connection, followed
 from streams.lanes.detect import panel_of
 from streams.settings import Settings, SettingsError
 
@@ -95,12 +94,9 @@ class TopicFollower(Follower):
     ) -> None:  # fmt: skip
         """`update_keys`: as of `InForce`."""
         super().__init__(panel)
-        self._update_keys = update_keys
         self._brokers = brokers
-        self._take = {
-            named(TRIGGERS, suffix): InForce.take_trigger,
-            named(THRESHOLDS, suffix): InForce.take_threshold,
-        }
+        self._suffix = suffix
+        self._update_keys = update_keys
 
     def run(self) -> None:
         """Follow, and begin again where brokers could not be reached."""
@@ -112,21 +108,17 @@ class TopicFollower(Follower):
                 self._closing.wait(PAUSE_SECONDS)
 
     async def _follow(self) -> None:
-        tail = Tail(self._brokers, *self._take)
-        try:
-            await tail.start()
-            in_force, changed = InForce(self._panel, self._update_keys), True
+        in_force, changed = InForce(self._panel, self._update_keys, self._suffix), True
+        async with followed(self._brokers, *in_force.topics) as tail:
             while not self._closing.is_set():
                 records = await tail.read(POLL_MS)
                 for record in records:
-                    self._take[record.topic](in_force, record)
+                    in_force.take(record)
                 if changed and not records and await tail.at_end():
                     in_force.swap()
                     self.current.set()
                     changed = False
-                changed = changed or bool(records) or not in_force.seconds_left()
-        finally:
-            await tail.stop()
+                changed = changed or bool(records) or in_force.is_due()
 
 
 class FileFollower(Follower):

@@ -7,6 +7,7 @@ its partitions and goes on polling, so that it stays in its group: lag, never lo
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 import faust
@@ -22,7 +23,7 @@ from schemas.topics import DEADLETTERS, ERASURES, named
 from streams import metrics
 from streams.health import Health
 from streams.history import History
-from streams.kafka import read_batches, read_to_end
+from streams.kafka import connected, read_batches, read_to_end
 from streams.migrations import migrate
 from streams.settings import ClickHouse, Settings
 from streams.store import Store
@@ -58,11 +59,12 @@ class Reader:
         self._inserted_to: dict[TopicPartition, int] = {}  # what may be committed when `_inserting` is done
         self._stored_to: dict[TopicPartition, int] = {}
         self._stopping = False
+        self._clients = AsyncExitStack()
         self._turn = asyncio.Lock()  # held while the loop's state is in use
 
     async def start(self) -> None:
         """Join the group."""
-        self._consumer = AIOKafkaConsumer(
+        consumer = AIOKafkaConsumer(
             *(topic + self._suffix for topic in TOPICS),
             **self._connection,
             group_id=self._settings.group + self._suffix,
@@ -74,7 +76,7 @@ class Reader:
             fetch_max_bytes=FETCH_BYTES,
             max_poll_interval_ms=120_000,
         )
-        await self._consumer.start()
+        self._consumer = await self._clients.enter_async_context(connected(consumer))
 
     async def run(self) -> None:
         """Read until `stop`.
@@ -100,7 +102,7 @@ class Reader:
                 log.warning("history: the last batch is left for the next start: %r", error)
             if self._inserting is not None:
                 self._inserting.cancel()
-            await self._consumer.stop()
+            await self._clients.aclose()
 
     async def _read(self) -> None:
         polled = await read_batches(self._consumer, await self._positions(), POLL_MS, self._settings.batch_rows)
@@ -194,8 +196,9 @@ class HistoryLane(Service):
             await migrate(self._store, migrations.load())
         async for record in read_to_end(self._connection, named(ERASURES, self._suffix)):
             self._history.take_erasure(record)
-        self._letters = AIOKafkaProducer(**self._connection, enable_idempotence=True, max_request_size=8 << 20)
-        await self._letters.start()
+        self._letters = await self.add_async_context(
+            connected(AIOKafkaProducer(**self._connection, enable_idempotence=True, max_request_size=8 << 20))
+        )
         await self._reader.start()
 
     @Service.task
@@ -205,7 +208,6 @@ class HistoryLane(Service):
     async def on_stop(self) -> None:
         """Store what is in hand, then let go."""
         await self._reader.stop()
-        await self._letters.stop()
         await self._store.close()
 
     async def _through_agent(self, records: Sequence[Record]) -> None:

@@ -3,15 +3,15 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 
 from detectors.panel import PromptPanel
 from detectors.processor import Record
 from schemas.codec import InvalidRecord, decode_event
 from schemas.erasures import Erasures
-from schemas.topics import EVENTS, THRESHOLDS, TRIGGERS, named
+from schemas.topics import EVENTS, named
 from streams.control import InForce
-from streams.kafka import read_batches, read_to_end
+from streams.kafka import assign_all, read_batches, read_to_end
 from streams.past.run import Run, Window, at
 
 _BATCH = 5_000
@@ -21,11 +21,10 @@ async def put_in_force(
     connection: Mapping[str, Any], suffix: str, panel: PromptPanel, keys: Mapping[str, bytes] | None
 ) -> None:
     """Give the panel the catalogue and the thresholds that are in force now. `keys`: as of `InForce`."""
-    in_force = InForce(panel, keys)
-    async for record in read_to_end(connection, named(TRIGGERS, suffix)):
-        in_force.take_trigger(record)
-    async for record in read_to_end(connection, named(THRESHOLDS, suffix)):
-        in_force.take_threshold(record)
+    in_force = InForce(panel, keys, suffix)
+    for topic in in_force.topics:
+        async for record in read_to_end(connection, topic):
+            in_force.take(record)
     in_force.swap()
 
 
@@ -37,13 +36,8 @@ async def events(
     reader = AIOKafkaConsumer(
         **connection, isolation_level="read_committed", enable_auto_commit=False, fetch_max_wait_ms=100
     )
-    await reader.start()
-    try:
-        reader.subscribe([topic])
-        await reader.getmany(timeout_ms=0)
-        partitions = [TopicPartition(topic, number) for number in sorted(reader.partitions_for_topic(topic) or ())]
-        reader.unsubscribe()
-        reader.assign(partitions)
+    async with reader:
+        partitions = await assign_all(reader, topic)
         first = await reader.offsets_for_times(dict.fromkeys(partitions, window.warm_from))
         behind = await reader.offsets_for_times(dict.fromkeys(partitions, window.ends))
         ends = await reader.end_offsets(partitions)
@@ -61,8 +55,6 @@ async def events(
                 run.left_out += len(records) - len(kept)
                 if kept:
                     yield partition.partition, kept
-    finally:
-        await reader.stop()
 
 
 def _erased(record: Record, erasures: Erasures) -> bool:

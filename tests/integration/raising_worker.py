@@ -13,6 +13,7 @@ from detectors.panel import build_panel
 from detectors.processor import Output, Record
 from detectors.thresholds import Thresholds
 from streams import logs
+from streams.app import Pointsman
 from streams.configuration import load
 from streams.health import Health
 from streams.kafka import connection
@@ -25,21 +26,7 @@ def main() -> None:
     logs.setup(settings.log)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    app = faust.App(
-        f"raising-{os.getpid()}",
-        broker=[f"kafka://{host}" for host in settings.kafka.bootstrap.split(",")],
-        store="memory://",
-        web_enabled=False,
-        topic_disable_leader=True,
-        worker_redirect_stdouts=False,
-    )
-    idle = app.topic(f"pointsman.triggers.v1{settings.kafka.topic_suffix}")  # Faust wants an agent on a topic
-
-    @app.agent(idle)
-    async def _idle(stream: faust.StreamT) -> None:
-        async for _ in stream:
-            pass
-
+    app = Pointsman()
     spec = detect.spec(settings, build_panel(Thresholds()), shipped())
     batches = 0
 

@@ -1,25 +1,29 @@
-"""Catalogue and suppressions as their topics say: read once and whole before a start is over, and followed."""
+"""What the control topics say is in force: read once and whole before a start is over, and followed."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
 
-import faust
+import msgspec
 from aiokafka import AIOKafkaProducer
 
 from detectors.catalogue import shipped
+from detectors.feedback.chain import topic_key
 from detectors.panel import build_panel
 from detectors.suppressions import Suppressions
 from detectors.thresholds import Thresholds
+from schemas.codec import encode
 from schemas.suppressions import Suppression
-from schemas.topics import TRIGGERS, named
+from schemas.thresholds import ThresholdUpdate
+from schemas.topics import THRESHOLDS, TRIGGERS, named
 from schemas.triggers import Trigger
 from streams.catalogues import TopicStore
 from streams.control import Control
 from streams.embedded.kafka import KafkaCluster
 from streams.health import Health
-from streams.kafka import Tail
+from streams.kafka import followed
 from streams.suppressions import SuppressionControl, write
 from streams.topics import create_topics
+from tests.streams.gateways.test_thresholds import FLAG, KEY, chain
 
 PATIENCE_S = 60.0
 
@@ -39,8 +43,7 @@ async def test_the_catalogue_is_read_once_and_followed(kafka: KafkaCluster, run_
     await tombstone(brokers, named(TRIGGERS, run_id), "own0")
     panel, health = build_panel(Thresholds()), Health(expected=("catalogue",))
     base = len(shipped())
-    app = faust.App("in-control", broker=f"kafka://{kafka.bootstrap}")
-    async with asyncio.timeout(PATIENCE_S), Control(app, brokers, health, panel, run_id):
+    async with asyncio.timeout(PATIENCE_S), Control(brokers, health, panel, run_id):
         assert health.is_ready()
         assert len(panel.catalogue) == base + 2
         assert panel.catalogue.version == base + 4
@@ -50,21 +53,38 @@ async def test_the_catalogue_is_read_once_and_followed(kafka: KafkaCluster, run_
         assert panel.catalogue.version == base + 5
 
 
+async def test_thresholds_are_followed_and_an_override_ends_without_being_told(
+    kafka: KafkaCluster, run_id: str
+) -> None:
+    brokers = {"bootstrap_servers": kafka.bootstrap}
+    await create_topics(brokers, 1, 1, run_id)
+    panel = build_panel(Thresholds())
+    await publish(brokers, run_id, *chain({}))
+    control = Control(brokers, Health(), panel, run_id, update_keys={"1": KEY})
+    async with asyncio.timeout(PATIENCE_S), control:
+        assert (panel.thresholds[FLAG], panel.thresholds.version) == (0.99, 1)
+        end = datetime.now(UTC) + timedelta(seconds=8)
+        _, override, other = chain(
+            {}, {"old_value": 0.99, "new_value": 0.9999, "expires_at": end}, {"new_value": 0.1}
+        )
+        await publish(brokers, run_id, override, msgspec.structs.replace(other, signature=""))
+        for value in (0.9999, 0.99):
+            while panel.thresholds[FLAG] != value:  # noqa: ASYNC110 (a service's own loop swaps it)
+                await asyncio.sleep(0.05)
+        assert datetime.now(UTC) >= end
+        assert control.links() == [override]
+
+
 async def test_a_topic_that_is_made_later_is_read_from_its_beginning(kafka: KafkaCluster, run_id: str) -> None:
     brokers = {"bootstrap_servers": kafka.bootstrap, "metadata_max_age_ms": 200}
-    tail = Tail(brokers, named(TRIGGERS, run_id))
-    await tail.start()
-    try:
-        async with asyncio.timeout(PATIENCE_S):
-            assert await tail.at_end()
-            assert not await tail.read(0)
-            await create_topics({"bootstrap_servers": kafka.bootstrap}, 1, 1, run_id)
-            await TopicStore({"bootstrap_servers": kafka.bootstrap}, run_id).append([entry(0)])
-            while not (records := await tail.read(100)):
-                pass
-            assert [record.key for record in records] == [b"own0"]
-    finally:
-        await tail.stop()
+    async with asyncio.timeout(PATIENCE_S), followed(brokers, named(TRIGGERS, run_id)) as tail:
+        assert await tail.at_end()
+        assert not await tail.read(0)
+        await create_topics({"bootstrap_servers": kafka.bootstrap}, 1, 1, run_id)
+        await TopicStore({"bootstrap_servers": kafka.bootstrap}, run_id).append([entry(0)])
+        while not (records := await tail.read(100)):
+            pass
+        assert [record.key for record in records] == [b"own0"]
 
 
 async def test_suppressions_are_read_to_the_end_and_followed(kafka: KafkaCluster, run_id: str) -> None:
@@ -87,6 +107,12 @@ async def test_suppressions_are_read_to_the_end_and_followed(kafka: KafkaCluster
         while not rules.over({"trigger_id": "later"}, now_ms):  # noqa: ASYNC110  a service's own loop takes it
             await asyncio.sleep(0.05)
         assert rules.over({"trigger_id": "ended"}, now_ms) == ""
+
+
+async def publish(brokers: dict[str, str], run_id: str, *links: ThresholdUpdate) -> None:
+    async with AIOKafkaProducer(**brokers) as producer:
+        for link in links:
+            await producer.send_and_wait(named(THRESHOLDS, run_id), encode(link), key=topic_key(link))
 
 
 async def tombstone(brokers: dict[str, str], topic: str, trigger_id: str) -> None:

@@ -140,12 +140,10 @@ async def test_metrics_are_served(health: Health) -> None:
         assert "pointsman_build_info" in await response.text()
 
 
-async def test_start_tells_its_port_and_refuses_a_taken_one(health: Health) -> None:
+async def test_the_server_tells_its_port_and_refuses_a_taken_one(health: Health) -> None:
     port = unused_port()
-    runner = await web.start(health, "127.0.0.1", port)
-    try:
+    async with web.serving(health, "127.0.0.1", port) as runner:
         assert runner.addresses == [("127.0.0.1", port)]
         with pytest.raises(OSError, match=str(port)):
-            await web.start(health, "127.0.0.1", port)
-    finally:
-        await runner.cleanup()
+            async with web.serving(health, "127.0.0.1", port):
+                pass

@@ -1,9 +1,7 @@
 """What workers take from the topic of thresholds: signed, newer, theirs; whatever else may be in it."""
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 
-import faust
 import msgspec
 import pytest
 
@@ -13,8 +11,7 @@ from schemas.codec import encode
 from schemas.signatures import derived
 from schemas.thresholds import ThresholdUpdate
 from schemas.topics import THRESHOLDS
-from streams.control import Control, InForce
-from streams.health import Health
+from streams.control import InForce
 from streams.replay import FileRecord
 from tests.streams.gateways.test_thresholds import FLAG, KEY, OWN, ROUTE, chain
 
@@ -28,7 +25,7 @@ def values(panel: PromptPanel, keys: dict[str, bytes] | None, *records: Threshol
     in_force = InForce(panel, keys)
     for offset, each in enumerate(records):
         value = each if isinstance(each, bytes) else encode(each)
-        in_force.take_threshold(FileRecord(THRESHOLDS.name, offset, 0, value, b"k"))
+        in_force.take(FileRecord(THRESHOLDS.name, offset, 0, value, b"k"))
     in_force.swap()
     return panel.thresholds
 
@@ -70,22 +67,6 @@ def test_an_override_that_is_over_loosens_no_more_though_nobody_says_so(
     links = {"old_value": old, "new_value": new}
     assert values(panel, {"1": KEY}, *chain({**links, "expires_at": now + minute}))[FLAG] == running
     assert values(panel, {"1": KEY}, *chain({**links, "expires_at": now - minute}))[FLAG] == over
-
-
-async def test_a_worker_swaps_when_an_override_ends_without_being_told(panel: PromptPanel) -> None:
-    control = Control(
-        faust.App("in-force", broker="kafka://nowhere:1"), {}, Health(), panel, update_keys={"1": KEY}
-    )
-    end = datetime.now(UTC) + timedelta(seconds=2)
-    (link,) = chain({"old_value": 0.99, "new_value": 0.9999, "expires_at": end})
-    control._in_force.take_threshold(FileRecord(THRESHOLDS.name, 0, 0, encode(link), b"k"))
-    control._changed.set()
-    panel.thresholds.swap({}, 0)
-    following = asyncio.create_task(Control._swap_when_changed.fun(control))
-    async with asyncio.timeout(30):
-        while panel.thresholds[FLAG] != 0.99:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
-    following.cancel()
 
 
 def test_without_a_key_the_topic_is_believed(panel: PromptPanel) -> None:

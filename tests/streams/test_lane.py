@@ -4,9 +4,8 @@ import asyncio
 from collections import Counter
 from typing import Any
 
-import faust
-
 from schemas.topics import CHECKPOINTS, EVENTS
+from streams.app import Pointsman
 from streams.deadletters import DeadLetterLimit
 from streams.health import Health
 from streams.lane import Lane, LaneSpec, Owned
@@ -36,8 +35,7 @@ async def test_no_marker_passes_over_effects_that_were_not_delivered() -> None:
     """A delivery fails while the partition is given up: its last checkpoint must not cover what was lost."""
     made: Any = Processor
     lane = Lane(
-        faust.App("lane-test", broker="kafka://none", store="memory://", web_enabled=False),
-        LaneSpec("test", EVENTS, CHECKPOINTS, "group", made), {"bootstrap_servers": "none"}, Health(),
+        Pointsman(), LaneSpec("test", EVENTS, CHECKPOINTS, "group", made), {"bootstrap_servers": "none"}, Health(),
     )  # fmt: skip
     processor, checkpoints = made(), Checkpoints()
     log: Any = checkpoints
