@@ -4,13 +4,14 @@ A lane (streams/lane.py) owns the I/O: it reads records, applies them, publishes
 changed keys and the marker as one checkpoint, and reloads them. Replay runs the same processors on a file.
 """
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from schemas.codec import Record
 
-__all__ = ["Output", "Processor", "Record"]
+__all__ = ["OneByOne", "Output", "Processor", "Record"]
 
 
 class Output(NamedTuple):
@@ -49,3 +50,26 @@ class Processor(Protocol):
 
     def snapshot(self) -> dict[bytes, bytes]:
         """The whole state as checkpoint records: equal snapshots are equal states."""
+
+
+class OneByOne(ABC):
+    """What processors have in common that take records one after the other."""
+
+    def __init__(self) -> None:
+        self.offset = 0
+        self.time_ms = 0
+        self.counters: Counter[str] = Counter()
+        self._out: list[Output] = []
+
+    def apply(self, records: Sequence[Record]) -> list[Output]:
+        """See `Processor.apply`."""
+        for record in records:
+            if record.offset >= self.offset:
+                self.offset = record.offset + 1
+                self._take(record)
+        out, self._out = self._out, []
+        return out
+
+    @abstractmethod
+    def _take(self, record: Record) -> None:
+        """Take the next record of the log; what is to be published goes to `_out`."""

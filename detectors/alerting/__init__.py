@@ -14,7 +14,6 @@ alert's own log. An alert that is inhibited, or under a suppression, is publishe
 """
 
 from collections import Counter
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -25,7 +24,7 @@ from detectors.alerting.inhibitions import Inhibition, Inhibitions
 from detectors.detections import Detection, Detections
 from detectors.detections.model import Campaign
 from detectors.kinds import fingerprint
-from detectors.processor import Output, Record
+from detectors.processor import OneByOne, Output, Record
 from detectors.recent import RecentIds
 from detectors.streamtime import StreamTime
 from detectors.suppressions import Suppressions
@@ -46,7 +45,7 @@ _decode_episode = msgspec.msgpack.Decoder(Episode).decode
 _decode_marker = msgspec.msgpack.Decoder(Marker).decode
 
 
-class Alerting:
+class Alerting(OneByOne):
     """A Processor (detectors/processor.py) over one partition of the findings topic."""
 
     def __init__(
@@ -61,10 +60,8 @@ class Alerting:
         remembered: int = 65_536,
     ) -> None:
         """Seconds are of stream time. `remembered` finding ids: more than a crashed detect lane publishes again."""
-        self.offset = 0
-        self.time_ms = 0
+        super().__init__()
         self._time = StreamTime()
-        self.counters: Counter[str] = Counter()
         self._detections = detections
         self._suppressions = suppressions or Suppressions()
         self._refresh_ms = round(refresh_seconds * 1000)
@@ -77,30 +74,22 @@ class Alerting:
         self._inhibitions = Inhibitions(most_inhibited)
         self._recent = RecentIds(remembered)
         self._dirty: set[str] = set()
-        self._out: list[Output] = []
 
     # --- the log, in order
 
-    def apply(self, records: Sequence[Record]) -> list[Output]:
-        """Take findings and ticks; see `Processor.apply`."""
-        for record in records:
-            if record.offset < self.offset:
-                continue
-            self.offset = record.offset + 1
-            [self.time_ms] = self._time.advance([record.timestamp])
-            self._look()
-            if not record.value and ("ce_type", TICK_TYPE) in record.headers:
-                continue
-            try:
-                if (erasure := erasure_in(record)) is not None:
-                    self._forget(erasure)
-                    continue
-                finding = decode(Finding, record)
-                self._on_finding(finding, self._detection_of(finding, record), record.offset)
-            except InvalidRecord as error:
-                self._dead_letter(error, record)
-        out, self._out = self._out, []
-        return out
+    def _take(self, record: Record) -> None:
+        [self.time_ms] = self._time.advance([record.timestamp])
+        self._look()
+        if not record.value and ("ce_type", TICK_TYPE) in record.headers:
+            return
+        try:
+            if (erasure := erasure_in(record)) is not None:
+                self._forget(erasure)
+                return
+            finding = decode(Finding, record)
+            self._on_finding(finding, self._detection_of(finding, record), record.offset)
+        except InvalidRecord as error:
+            self._dead_letter(error, record)
 
     def _forget(self, erasure: Erasure) -> None:
         """End what is about an erased principal, and take it out of what is about others too."""

@@ -15,7 +15,6 @@ content that lifts in all its contexts passes.
 
 import math
 from collections import Counter
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -26,7 +25,7 @@ from detectors.discovery.texts import Texts
 from detectors.discovery.transplant import LOOKS, is_hopeless, log_wealth
 from detectors.keyed import Keyed
 from detectors.kinds import KINDS
-from detectors.processor import Output, Record
+from detectors.processor import OneByOne, Output, Record
 from detectors.thresholds import Thresholds
 from schemas.checkpoints import Marker, check_format
 from schemas.codec import InvalidRecord, decode, encode, erasure_in, stable_id
@@ -61,7 +60,7 @@ _decode_campaign = msgspec.msgpack.Decoder(Campaign).decode
 _decode_state = msgspec.msgpack.Decoder(_State).decode
 
 
-class Campaigns:
+class Campaigns(OneByOne):
     """A Processor (detectors/processor.py) over one partition of the findings topic, beside the alerting."""
 
     def __init__(
@@ -69,9 +68,7 @@ class Campaigns:
         capacity: int = CAPACITY,
     ) -> None:  # fmt: skip
         """`transplants`: somebody answers them."""
-        self.offset = 0
-        self.time_ms = 0
-        self.counters: Counter[str] = Counter()
+        super().__init__()
         self._detections = detections
         self._thresholds = thresholds
         self._transplants = transplants
@@ -80,30 +77,23 @@ class Campaigns:
         self._texts = Texts()
         self._queries = 0.0
         self._tests = 0
-        self._out: list[Output] = []
 
     # --- the log, in order
 
-    def apply(self, records: Sequence[Record]) -> list[Output]:
-        """Take findings; what is none of ours, or cannot be read, is the alerting's to report."""
-        for record in records:
-            if record.offset < self.offset:
-                continue
-            self.offset = record.offset + 1
-            self.time_ms = max(self.time_ms, record.timestamp)
-            if record.value and record.headers and self._forget(record):
-                continue
-            if record.value and (b'"use":' in record.value or b'"transplant":' in record.value):
-                try:
-                    finding = decode(Finding, record)
-                except InvalidRecord:
-                    continue
-                if finding.use is not None and finding.kind == "trigger_candidate":
-                    self._on_use(finding, finding.use)
-                elif finding.transplant is not None and finding.kind == "transplant":
-                    self._on_transplant(finding, finding.transplant)
-        out, self._out = self._out, []
-        return out
+    def _take(self, record: Record) -> None:
+        """What is none of ours, or cannot be read, is the alerting's to report."""
+        self.time_ms = max(self.time_ms, record.timestamp)
+        if record.value and record.headers and self._forget(record):
+            return
+        if record.value and (b'"use":' in record.value or b'"transplant":' in record.value):
+            try:
+                finding = decode(Finding, record)
+            except InvalidRecord:
+                return
+            if finding.use is not None and finding.kind == "trigger_candidate":
+                self._on_use(finding, finding.use)
+            elif finding.transplant is not None and finding.kind == "transplant":
+                self._on_transplant(finding, finding.transplant)
 
     def _forget(self, record: Record) -> bool:
         """Whether the record is an erasure; then its principal's uses go, and windows that nobody else used."""

@@ -3,7 +3,6 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -16,7 +15,7 @@ from detectors.feedback.people import People, Refused
 from detectors.feedback.rules import Rules
 from detectors.feedback.silence import Silence
 from detectors.kinds import KINDS
-from detectors.processor import Output, Record
+from detectors.processor import OneByOne, Output, Record
 from detectors.ratchet import TrustedLabel, UntrustedReport
 from detectors.recent import RecentIds
 from detectors.routing import RouteLabel, Routing, RoutingConfig
@@ -44,14 +43,12 @@ _decode_origins = msgspec.msgpack.Decoder(dict[str, int]).decode
 _decode_silence = msgspec.msgpack.Decoder(Silence).decode
 
 
-class Feedback:
+class Feedback(OneByOne):
     """A Processor (detectors/processor.py) over the feedback topic, which has one partition."""
 
     def __init__(self, rules: Rules, detections: Detections | None = None) -> None:
         """`detections`: where findings are addressed to; None: those that ship."""
-        self.offset = 0
-        self.time_ms = 0
-        self.counters: Counter[str] = Counter()
+        super().__init__()
         self.book = Book(rules)
         self._people = People(self.book)
         self.answers = Answers(rules)
@@ -64,33 +61,25 @@ class Feedback:
         self._decided = RecentIds(REMEMBERED_DECISIONS)
         self._routed: dict[tuple[str, str], None] = {}  # router, cell: changed
         self._loading: dict[str, dict[str, bytes]] = {}
-        self._out: list[Output] = []
 
     # --- the log, in order
 
-    def apply(self, records: Sequence[Record]) -> list[Output]:
-        """Take records of the feedback topic; see `Processor.apply`."""
-        for record in records:
-            if record.offset < self.offset:
-                continue
-            self.offset = record.offset + 1
-            self.time_ms = max(self.time_ms, record.timestamp)
-            self.answers.expire(self.time_ms)
-            if record.value or ("ce_type", TICK_TYPE) not in record.headers:
-                self._take(record)
-            if self._silence.due(self.time_ms, self._rules.silence_ms):
-                self._found("judges_failing", "silent", "tickets are drawn, and nobody answers", record)
-            sensitivity = self.answers.sensitivity()
-            self.book.ratchets.set_sensitivity(1.0 if sensitivity is None else sensitivity)
-            self.book.advance(self.time_ms, sensitivity is not None)
-            for update in self.book.chain.links:
-                self.counters[f"threshold_updates.{update.mode}"] += 1
-                self._out.append(Output(THRESHOLDS.name, topic_key(update), encode(update), (), 0))
-            self.book.chain.links = []
-        out, self._out = self._out, []
-        return out
-
     def _take(self, record: Record) -> None:
+        self.time_ms = max(self.time_ms, record.timestamp)
+        self.answers.expire(self.time_ms)
+        if record.value or ("ce_type", TICK_TYPE) not in record.headers:
+            self._on_record(record)
+        if self._silence.due(self.time_ms, self._rules.silence_ms):
+            self._found("judges_failing", "silent", "tickets are drawn, and nobody answers", record)
+        sensitivity = self.answers.sensitivity()
+        self.book.ratchets.set_sensitivity(1.0 if sensitivity is None else sensitivity)
+        self.book.advance(self.time_ms, sensitivity is not None)
+        for update in self.book.chain.links:
+            self.counters[f"threshold_updates.{update.mode}"] += 1
+            self._out.append(Output(THRESHOLDS.name, topic_key(update), encode(update), (), 0))
+        self.book.chain.links = []
+
+    def _on_record(self, record: Record) -> None:
         try:
             topic = self._origin(record)
             if topic and len(record.value or b"") > MOST_BYTES:

@@ -11,7 +11,6 @@ none waits for another.
 """
 
 from collections import Counter
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -19,7 +18,7 @@ import msgspec
 from detectors.detections import Detections
 from detectors.keyed import Keyed, compound_key
 from detectors.kinds import KINDS
-from detectors.processor import Output, Record
+from detectors.processor import OneByOne, Record
 from detectors.recent import RecentIds
 from detectors.spend import Spend
 from detectors.spend.level import Level
@@ -53,13 +52,11 @@ _decode_open = msgspec.msgpack.Decoder(_Open).decode
 _decode_marker = msgspec.msgpack.Decoder(Marker).decode
 
 
-class Levels:
+class Levels(OneByOne):
     """A Processor (detectors/processor.py) over one partition of the findings topic, beside the alerting."""
 
     def __init__(self, detections: Detections, thresholds: Thresholds, tenants: int = TENANTS) -> None:
-        self.offset = 0
-        self.time_ms = 0
-        self.counters: Counter[str] = Counter()
+        super().__init__()
         self._time = StreamTime()
         self._detections = detections
         self._thresholds = thresholds
@@ -68,30 +65,23 @@ class Levels:
         self._open: dict[int, _Open] = {}  # by begin, in order of the first part
         self._recent = RecentIds(REMEMBERED)
         self._dirty: dict[int, None] = {}
-        self._out: list[Output] = []
 
     # --- the log, in order
 
-    def apply(self, records: Sequence[Record]) -> list[Output]:
-        """Take findings and ticks; what is none of ours, or cannot be read, is the alerting's to report."""
-        for record in records:
-            if record.offset < self.offset:
-                continue
-            self.offset = record.offset + 1
-            [self.time_ms] = self._time.advance([record.timestamp])
-            while self._open and self.time_ms - next(iter(self._open.values())).first_ms >= GRACE_MS:
-                self._judge(next(iter(self._open)))
-            if record.value and b'"levels":' in record.value:
-                try:
-                    finding = decode(Finding, record)
-                except InvalidRecord:
-                    continue
-                if finding.levels is not None and finding.kind == "price_levels":
-                    self._take(finding.finding_id, finding.levels)
-        out, self._out = self._out, []
-        return out
+    def _take(self, record: Record) -> None:
+        """What is none of ours, or cannot be read, is the alerting's to report."""
+        [self.time_ms] = self._time.advance([record.timestamp])
+        while self._open and self.time_ms - next(iter(self._open.values())).first_ms >= GRACE_MS:
+            self._judge(next(iter(self._open)))
+        if record.value and b'"levels":' in record.value:
+            try:
+                finding = decode(Finding, record)
+            except InvalidRecord:
+                return
+            if finding.levels is not None and finding.kind == "price_levels":
+                self._on_levels(finding.finding_id, finding.levels)
 
-    def _take(self, finding_id: str, part: PriceLevels) -> None:
+    def _on_levels(self, finding_id: str, part: PriceLevels) -> None:
         if not self._recent.add(finding_id):
             return
         held = self._open.setdefault(part.bucket, _Open(self.time_ms))
