@@ -15,11 +15,12 @@ from streams.chain import update_keys
 from streams.control import Control
 from streams.health import Health
 from streams.kafka import connection
-from streams.lane import Lane, LaneSpec
+from streams.lane import Lane
 from streams.lanes import detect, feedback, fleet
 from streams.lanes.history import HistoryLane
 from streams.lanes.notify import NotifyLane
 from streams.lanes.transplant import Transplanter
+from streams.lanespec import LaneSpec
 from streams.settings import Settings, Web
 from streams.suppressions import SuppressionControl
 

@@ -13,7 +13,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from detectors.processor import Processor, Record
-from streams.kafka import Unreadable, read_batches
+from streams.kafka import Unreadable, connected, packed, read_batches
 
 TRANSACTION_TIMEOUT_MS = 15_000
 CLOSE_SECONDS = 3.0
@@ -70,8 +70,7 @@ class Checkpoints:
             fetch_max_wait_ms=100,
         )
         count = 0
-        try:
-            await reader.start()  # it may be cancelled here: the partition is taken away again
+        async with connected(reader):  # it may be cancelled here: the partition is taken away again
             reader.assign([self._at])
             end = (await reader.end_offsets([self._at]))[self._at]
             await reader.seek_to_beginning(self._at)
@@ -81,8 +80,6 @@ class Checkpoints:
                     if records:
                         _load(processor, records)
                     count += len(records)
-        finally:
-            await reader.stop()
         processor.loaded()
         return count
 
@@ -94,26 +91,15 @@ class Checkpoints:
             Exception: whatever made a send fail; nothing of the delta is visible then.
         """
         await self._producer.begin_transaction()
-        sends: list[asyncio.Future[Any]] = []
-        batch = self._producer.create_batch()
-        for key, value in changes:
-            if batch.append(key=key, value=value, timestamp=None) is None:
-                sends.append(await self._send(batch))
-                batch = self._producer.create_batch()
-                if batch.append(key=key, value=value, timestamp=None) is None:
-                    raise ValueError(f"a state record of {len(value or b'')} bytes does not fit into a batch")
-        sends.append(await self._send(batch))
+        topic, partition = self._at
+        sends = [
+            await self._producer.send_batch(batch, topic, partition=partition)
+            for batch in packed(self._producer, changes)
+        ]
         # aiokafka commits a transaction in which a send failed: look at each before.
         for sent in sends:
             await sent
         await self._producer.commit_transaction()
-
-    async def _send(self, batch: Any) -> asyncio.Future[Any]:
-        batch.close()
-        sent: asyncio.Future[Any] = await self._producer.send_batch(
-            batch, self._at.topic, partition=self._at.partition
-        )
-        return sent
 
     async def close(self) -> None:
         """Give the producer up; a fenced one may refuse, which is no matter."""

@@ -40,7 +40,7 @@ class Field(NamedTuple):
 
 
 def all_fields() -> Iterator[Field]:
-    """Every key, in the order of this file."""
+    """Every key, in the order of streams/settings.py."""
     for section, kind in get_type_hints(Settings).items():
         hints = get_type_hints(kind, include_extras=True)
         for info in msgspec.structs.fields(kind):

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -152,6 +152,19 @@ async def followed(connection: Mapping[str, Any], *topics: str) -> AsyncIterator
             ends = await reader.end_offsets(there)
             await reader.seek_to_beginning(*there)
         yield Tail(reader, ends)
+
+
+def packed(producer: AIOKafkaProducer, records: Iterable[tuple[bytes, bytes | None]]) -> Iterator[Any]:
+    """Keys and values in batches for `send_batch`, as few as hold them."""
+    batch = producer.create_batch()
+    for key, value in records:
+        if batch.append(key=key, value=value, timestamp=None) is None:
+            batch.close()
+            yield batch
+            batch = producer.create_batch()
+            batch.append(key=key, value=value, timestamp=None)  # the first one fits, however large
+    batch.close()
+    yield batch
 
 
 class NoSuchTopicError(RuntimeError):

@@ -137,7 +137,7 @@ def _records(lines: Sequence[bytes]) -> Iterator[FileRecord]:
         sides = [median_low(side) for side in (before, after) if side]
         if not sides or any(abs(time - side) <= MAX_CLOCK_OFF_MS for side in sides):
             believed[index] = time
-    now = min(believed.values(), default=0) if not believed else next(iter(believed.values()))
+    now = next(iter(believed.values()), 0)
     for index, line in enumerate(lines):
         now = max(now, believed.get(index, now))
         yield FileRecord(EVENTS.name, index, now, line)

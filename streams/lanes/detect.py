@@ -16,7 +16,7 @@ from detectors.triggers.transformer import Transformer
 from schemas.events import PROMPT_CAP_CHARS
 from schemas.topics import CHECKPOINTS, EVENTS
 from streams.custody import rules
-from streams.lane import LaneSpec
+from streams.lanespec import LaneSpec
 from streams.replay import FileRecord
 from streams.settings import Detect, Feedback, Settings
 

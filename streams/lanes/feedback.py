@@ -21,7 +21,7 @@ from schemas.topics import AUDITS, DECISIONS, FEEDBACK, FEEDBACK_CHECKPOINTS, RE
 from streams.follower import Follower
 from streams.health import Health
 from streams.kafka import read_batches
-from streams.lane import LaneSpec
+from streams.lanespec import LaneSpec
 from streams.settings import Settings
 
 TICK_SECONDS = 30.0  # overrides and soft steps expire after hours

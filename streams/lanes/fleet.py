@@ -8,7 +8,7 @@ from detectors.spend.levels import Levels
 from detectors.suppressions import Suppressions
 from detectors.thresholds import Thresholds
 from schemas.topics import FINDINGS, FLEET_CHECKPOINTS
-from streams.lane import LaneSpec
+from streams.lanespec import LaneSpec
 from streams.settings import Settings
 
 

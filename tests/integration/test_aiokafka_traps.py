@@ -1,4 +1,4 @@
-"""What aiokafka and Kafka really do where streams/checkpoints.py and streams/lane.py depend on it.
+"""What aiokafka and Kafka really do where streams/checkpoints.py and streams/partitions.py depend on it.
 
 Each test states one behaviour, wanted or not. One that fails after an upgrade says which line of ours to look at.
 """

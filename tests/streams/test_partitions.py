@@ -1,14 +1,13 @@
-"""A lane's checkpoints when a delivery fails, without brokers (with them: tests/integration/test_lane.py)."""
+"""Checkpoints when a delivery fails, without brokers (with them: tests/integration/test_lane.py)."""
 
 import asyncio
 from collections import Counter
 from typing import Any
 
 from schemas.topics import CHECKPOINTS, EVENTS
-from streams.app import Pointsman
 from streams.deadletters import DeadLetterLimit
-from streams.health import Health
-from streams.lane import Lane, LaneSpec, Owned
+from streams.lanespec import LaneSpec
+from streams.partitions import Owned, Partitions
 
 
 class Processor:
@@ -34,19 +33,17 @@ class Checkpoints:
 async def test_no_marker_passes_over_effects_that_were_not_delivered() -> None:
     """A delivery fails while the partition is given up: its last checkpoint must not cover what was lost."""
     made: Any = Processor
-    lane = Lane(
-        Pointsman(), LaneSpec("test", EVENTS, CHECKPOINTS, "group", made), {"bootstrap_servers": "none"}, Health(),
-    )  # fmt: skip
+    partitions = Partitions(LaneSpec("test", EVENTS, CHECKPOINTS, "group", made), {}, "")
     processor, checkpoints = made(), Checkpoints()
     log: Any = checkpoints
-    owned = lane.owned[0] = Owned(0, processor, log, DeadLetterLimit(1.0, 1), ready=True)
+    owned = partitions.owned[0] = Owned(0, processor, log, DeadLetterLimit(1.0, 1), loaded=True)
     delivery: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     owned.deliveries.append(delivery)
-    periodic = asyncio.create_task(lane._checkpoint_or_fail(owned))
-    await asyncio.sleep(0)
-    giving_up = asyncio.create_task(lane._release(0))
-    await asyncio.sleep(0)
+    periodic = asyncio.create_task(partitions.checkpoint_due())
+    await asyncio.sleep(0.01)
+    giving_up = asyncio.create_task(partitions.close())
+    await asyncio.sleep(0.01)
     delivery.set_exception(RuntimeError("not delivered"))
     await asyncio.gather(periodic, giving_up)
     assert checkpoints.written == []
-    assert lane._parked == {}
+    assert partitions._left == {}
