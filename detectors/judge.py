@@ -294,6 +294,7 @@ class Judge:
             catalogue_version=case.prompt.catalogue_version,
             extra_cost_usd=self._usual_cost.beyond(case),
             request_ids=[request.request_id],
+            likeness=f"{case.prompt.likeness:016x}" if case.prompt.likeness else "",
             note=reason.note,
             use=reason.use,
         )
