@@ -35,6 +35,7 @@ KINDS: Mapping[str, Category] = MappingProxyType(
         "steering": "cost_escalation",
         "threshold_at_floor": "safety_bypass",
         "tier_contradiction": "cost_escalation",
+        "tier_downgrade": "quality_hijack",
         "tool_calls_changed": "custody",
         "transplant": "cost_escalation",
         "trigger_candidate": "cost_escalation",

@@ -8,8 +8,8 @@ Flagged cases do not train, no principal has more than a quarter of the training
 the event's id.
 
 *Free.* Boundaries that changed under one router; a score below its tier's boundary in the top tier, as LiteLLM's
-`reasoning_override` did (BerriAI/litellm#37500); a caller who chose the threshold so low that nearly all
-prompts pass it.
+`reasoning_override` did (BerriAI/litellm#37500), or the score of a top tier in the lowest; a caller who chose the
+threshold so low that nearly all prompts pass it.
 """
 
 import hashlib
@@ -41,6 +41,7 @@ _MARKS = struct.Struct(f"<{KNOWN_BOUNDARIES}QB")  # and the cases seen, up to ES
 _NOTES = {
     "boundaries_changed": "The router's tier boundaries are none of those last seen",
     "tier_contradiction": "The score belongs to a low tier, the route took the top one",
+    "tier_downgrade": "The score belongs to a top tier, the route took the lowest",
     "caller_threshold": "The caller chose a threshold that nearly every prompt passes",
     "spoofed_difficulty": "The difficulty estimate is far below what prompts like this one get",
 }
@@ -63,7 +64,7 @@ class Difficulty:
 
     name = "difficulty"
     version = "3"
-    kinds = ("spoofed_difficulty", "tier_contradiction", "caller_threshold", "boundaries_changed")
+    kinds = ("spoofed_difficulty", "tier_contradiction", "tier_downgrade", "caller_threshold", "boundaries_changed")
 
     def __init__(
         self,
@@ -177,6 +178,8 @@ class Difficulty:
             if cuts and route.tier_rank >= len(cuts) and steps >= limit:
                 seen = float(min(route.tier_rank, len(cuts)))
                 return self._reason("tier_contradiction", float(steps), limit, "up", float(expected), seen)
+            if route.tier_rank == 0 and -steps >= limit:
+                return self._reason("tier_downgrade", float(-steps), limit, "down", float(expected), 0.0)
         threshold = route.router_threshold
         if route.threshold_source == "caller" and threshold is not None and math.isfinite(threshold):
             threshold *= route.score_direction

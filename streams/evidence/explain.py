@@ -159,9 +159,10 @@ def _spoofed_difficulty(row: Row) -> str:
 
 
 def _tier_contradiction(row: Row) -> str:
+    astray = "low" if row["direction"] == "down" else "high"
     return (
         f"By its score the request belonged into tier {row['expected']:.0f}, and went to tier {row['seen']:.0f}:"
-        f" {row['score']:.0f} steps too high, and {row['threshold']:.0f} flag"
+        f" {row['score']:.0f} steps too {astray}, and {row['threshold']:.0f} flag"
     )
 
 
@@ -192,6 +193,7 @@ _SAYINGS: Mapping[str, Callable[[Row], str]] = {
     "denial_of_wallet": _denial_of_wallet,
     "spoofed_difficulty": _spoofed_difficulty,
     "tier_contradiction": _tier_contradiction,
+    "tier_downgrade": _tier_contradiction,
     "guardrail_gap": _share,
     "unsafe_route": _unsafe_route,
     "unjudged": _share,

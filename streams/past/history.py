@@ -47,6 +47,7 @@ _THRESHOLD_OF = {
     ("steering", "pairs"): "steering.evidence",
     ("difficulty", "spoofed_difficulty"): "difficulty.spoofed",
     ("difficulty", "tier_contradiction"): "difficulty.contradiction_steps",
+    ("difficulty", "tier_downgrade"): "difficulty.contradiction_steps",
     ("difficulty", "caller_threshold"): "difficulty.caller_share",
 }
 _FAR_BELOW = {

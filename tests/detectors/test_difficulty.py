@@ -175,10 +175,20 @@ def test_a_low_score_in_the_top_tier_is_found() -> None:
     assert (answer.expected, answer.seen) == (0.0, 3.0)
 
 
+def test_a_top_score_in_the_lowest_tier_is_found() -> None:
+    answer = Difficulty(Thresholds()).score(contradiction(difficulty_score=0.7, tier_rank=0))
+    assert kinds(answer) == {"tier_downgrade"}
+    assert isinstance(answer, Reason)
+    assert (answer.expected, answer.seen, answer.direction) == (3.0, 0.0, "down")
+
+
 @pytest.mark.parametrize(
     "route",
     [
         {"difficulty_score": 0.7},
+        {"difficulty_score": 0.2, "tier_rank": 0},
+        {"difficulty_score": 0.7, "tier_rank": 1},
+        {"difficulty_score": 0.7, "tier_rank": 0, "fallback_from": "m1"},
         {"difficulty_score": 0.4},
         {"tier_rank": 1},
         {"escalated": True},
