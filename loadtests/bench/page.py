@@ -94,6 +94,7 @@ def _more(report: Report) -> list[str]:
         f"| CPU a request, {sides.many:,} {name} over {sides.few:,} | {sides.ratio} |"
         for name, sides in (
             ("principals", scale.principals), ("triggers", scale.triggers), ("characters a prompt", scale.chars),
+            ("settled requests held (joins alone)", scale.settled),
         )
     ]  # fmt: skip
     if report.cpu_per_request.two_workers is not None:

@@ -1,4 +1,4 @@
-"""What many principals, many triggers and long prompts cost: CPU a request, side by side with few and short ones.
+"""What many principals and triggers, long prompts and full joins cost: CPU a request, beside few and short ones.
 
 Two judges take the same batches in turns, so that whatever else the machine does meets both. Python's garbage
 collector is as a worker has it: as it comes, it looks at a million keys again and again, which no worker does.
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from detectors.catalogue import Catalogue
+from detectors.joins import Joins
 from detectors.judge import Judge, JudgeLimits
 from detectors.panel import build_panel
 from detectors.processor import Record
@@ -45,6 +46,7 @@ class Figures(msgspec.Struct):
     principals: Sides
     triggers: Sides
     chars: Sides
+    settled: Sides  # of the joins alone: while they fill, and once each request that settles displaces another
 
 
 def measure(records: Sequence[Record], triggers: int, long_requests: int) -> Figures:
@@ -58,6 +60,7 @@ def measure(records: Sequence[Record], triggers: int, long_requests: int) -> Fig
             Sides(*PRINCIPALS, *_compare(_judge(), few, _judge(), many, BATCH)),
             Sides(FEW_TRIGGERS, triggers, *_compare(small, records, large, records, BATCH)),
             Sides(*CHARS, *_compare(_judge(), short, _judge(), long, LONG_BATCH)),
+            _of_settled(),
         )
 
 
@@ -102,6 +105,24 @@ def _compare(
             requests += sum(isinstance(decode_event(record), Request) for record in few[at : at + batch])
     few_us, many_us = (round(seconds / requests * 1e6, 1) for seconds in used)
     return few_us, many_us, round(many_us / few_us, 3)
+
+
+def _of_settled() -> Sides:
+    most, joins = JudgeLimits().most_settled, Joins()
+    filling_us, full_us = (_pass_through(joins, first, most) for first in (0, most))
+    return Sides(0, most, filling_us, full_us, round(full_us / filling_us, 3))
+
+
+def _pass_through(joins: Joins, first: int, most: int) -> float:
+    """µs of CPU in which a request comes, is settled and displaces another."""
+    began = time.process_time()
+    for i in range(first, first + most):
+        key = ("p", str(i))
+        joins.open(key, i, i)
+        joins.settle(key, i, i)
+        next(joins.overdue(i - 1, most), None)
+        joins.forget_settled(-1, most)
+    return round((time.process_time() - began) / most * 1e6, 3)
 
 
 def _cpu_s(judge: Judge, records: Sequence[Record]) -> float:

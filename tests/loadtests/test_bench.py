@@ -45,7 +45,7 @@ async def test_a_tiny_run_reports_every_figure(cluster: KafkaCluster, tmp_path: 
     assert report.guard.requests_per_s_32 > 0
     assert report.ratchet.labels_per_s > report.ratchet.nested_labels_per_s > 0
     assert 1_000 < report.ratchet.state_bytes <= 4_096
-    for sides in (report.scale.principals, report.scale.triggers, report.scale.chars):
+    for sides in (report.scale.principals, report.scale.triggers, report.scale.chars, report.scale.settled):
         assert sides.ratio == pytest.approx(sides.many_us / sides.few_us, abs=0.001)
     page.write(msgspec.json.decode(msgspec.json.encode(report), type=Report), tmp_path)
     text = (tmp_path / "benchmarks.md").read_text()
