@@ -1,15 +1,12 @@
 """Coverage: is every route judged and guarded, and what do its answers turn out to be? Counts, no learning.
 
 The invariant over all routes: for each (router, model, cache hit, fail-over, stream) the exact number of
-requests, outcomes, guardrail verdicts and unsafe answers since the beginning, and a recent part of them. Gaps
-compare the recent part with the router's other routes and with the route's own past, by Wilson score
-intervals (Wilson 1927; Brown, Cai and DasGupta 2001, section 3.1.1), so that few requests say little.
+requests, outcomes, guardrail verdicts and unsafe answers since the beginning, and a recent part of them.
 
-Unsafe answers are rare, where those intervals are too narrow (2 unsafe of 8 would do), and each partition of the
-lane has routes of its own. So they are tested by bets against "at most the allowed share": likelihood ratios of
-larger odds, each begun anew where it has lost (an e-detector: Shin, Ramdas and Rinaldo 2023). However often one
-looks, and whatever routes and partitions `n` labelled answers are spread over, the chance of a false alarm is at
-most `n / UNSAFE_RUN`, as long as each is unsafe with no more than the allowed chance, whatever came before it.
+What is found are shares beyond what is allowed, by bets (detectors/bets.py): such cases are rare, are looked at
+again and again, and each partition of the lane has routes of its own. How many answers may lack a guardrail's
+verdict is known from the router's other routes and from the route's own past, at the lower Wilson bound of their
+share (Wilson 1927; Brown, Cai and DasGupta 2001, section 3.1.1), so that few say little.
 """
 
 import hashlib
@@ -20,6 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
+from detectors.bets import LOG_RUN, NO_BETS, Bets, after, won
 from detectors.contract import Answer, Case
 from detectors.keyed import Keyed, compound_key
 from detectors.thresholds import Thresholds
@@ -28,25 +26,18 @@ from schemas.verdicts import Reason
 
 CAPACITY = 4096  # routes in all
 ROUTES_OF_ROUTER = 128  # beyond: one shared row a router, so that a check stays cheap whatever a client invents
-LOOK_EVERY = 25  # outcomes (or requests) of a route between two looks
-LEAST = LOOK_EVERY  # of a route before it is judged: the interval says how little few requests say
-LEAST_OTHERS = 200  # of what it is compared with
+ESTABLISHED = 25  # outcomes and requests after which a route is protected from new ones
+LEAST_OTHERS = 200  # outcomes of what it is compared with
 RECENT = 1000  # recent counts are halved beyond this: the past fades, the totals do not
 AGAIN_EVERY = 1000  # an open gap is said again after so many outcomes (or requests)
 AGAIN_LABELLED = 100  # the same for unsafe answers, of which only the labelled ones are looked at
 Z = 3.29  # one-sided 0.05 %
 TEXT_DETECTORS = ("triggers", "novelty")
 
-UNSAFE_RUN = 1e6  # labelled answers at the allowed share, of all routes together, for one false alarm
-TILTS = (2.0, 4.0, 8.0, 16.0, 32.0)  # times the allowed odds of an unsafe answer, each bet on
-
 _ROUTER_CHARS = 16
 _ROUTE = struct.Struct("<5Q6IB")
-_BETS = struct.Struct(f"<{len(TILTS)}d")
-_NO_BETS = (0.0,) * len(TILTS)
-_LOG_TILTS = tuple(map(math.log, TILTS))
-_LOG_RUN = math.log(UNSAFE_RUN)
-_MOST_WON = _LOG_RUN + math.log(len(TILTS))  # of one bet: it decides alone, and comes down again
+_BETS = struct.Struct(f"<{3 * len(NO_BETS)}d")
+_BETS_OF_ONE = struct.Struct(f"<{len(NO_BETS)}d")
 _OPEN = {"guardrail_gap": 1, "unsafe_route": 2, "unjudged": 4}
 _NOTES = {
     "guardrail_gap": "Answers of this route carry a guardrail verdict far less often than expected",
@@ -89,27 +80,30 @@ class RouteCounts:
     recent_labelled: int = 0
     recent_unsafe: int = 0
     open: int = 0
-    bets: tuple[float, ...] = _NO_BETS  # log of what each of `TILTS` has won
+    unsafe_bets: Bets = NO_BETS
+    unguarded_bets: Bets = NO_BETS
+    unjudged_bets: Bets = NO_BETS
 
     def pack(self) -> bytes:
-        """Packed little-endian, 105 bytes."""
+        """Packed little-endian, 185 bytes."""
         return _ROUTE.pack(
             self.requests, self.outcomes, self.guarded, self.labelled, self.unsafe, self.recent_requests,
             self.recent_unjudged, self.recent_outcomes, self.recent_guarded, self.recent_labelled,
             self.recent_unsafe, self.open,
-        ) + _BETS.pack(*self.bets)  # fmt: skip
+        ) + _BETS.pack(*self.unsafe_bets, *self.unguarded_bets, *self.unjudged_bets)  # fmt: skip
 
-    def add_request(self, unjudged: bool) -> None:
-        """Count a request, or a further attempt at it."""
+    def add_request(self, unjudged: bool, allowed: float) -> None:
+        """Count a request, or a further attempt at it. `allowed`: the unjudged share that nobody minds, 0..1."""
         if self.recent_requests >= RECENT:
             self.recent_requests //= 2
             self.recent_unjudged //= 2
         self.requests += 1
         self.recent_requests += 1
         self.recent_unjudged += unjudged
+        self.unjudged_bets = after(self.unjudged_bets, unjudged, allowed)
 
-    def add_outcome(self, outcome: Outcome, allowed: float) -> bool:
-        """Count an outcome; whether it is labelled. `allowed`: the unsafe share that nobody minds, 0..1."""
+    def add_outcome(self, outcome: Outcome, unsafe_allowed: float, unguarded_allowed: float) -> bool:
+        """Count an outcome; whether it is labelled. Allowed: the shares of such answers that nobody minds, 0..1."""
         if self.recent_outcomes >= RECENT:
             self.recent_outcomes //= 2
             self.recent_guarded //= 2
@@ -125,11 +119,9 @@ class RouteCounts:
         self.recent_labelled += labelled
         self.unsafe += unsafe
         self.recent_unsafe += unsafe
+        self.unguarded_bets = after(self.unguarded_bets, not guarded, unguarded_allowed)
         if labelled:
-            self.bets = tuple(
-                min(_MOST_WON, max(0.0, won) + log_tilt * unsafe - math.log1p(allowed * (tilt - 1)))
-                for won, tilt, log_tilt in zip(self.bets, TILTS, _LOG_TILTS, strict=True)
-            )
+            self.unsafe_bets = after(self.unsafe_bets, unsafe, unsafe_allowed)
         return labelled
 
     def is_due(self, kind: str) -> bool:
@@ -138,33 +130,37 @@ class RouteCounts:
             return not self.labelled % AGAIN_LABELLED
         return not (self.requests if kind == "unjudged" else self.outcomes) % AGAIN_EVERY
 
-    @property
-    def won(self) -> float:
-        """Log of what the bets have won in the mean: evidence that more than allowed is unsafe."""
-        return math.log(math.fsum(map(math.exp, self.bets)) / len(TILTS))
-
 
 def unpack(value: bytes | None) -> RouteCounts:
-    """The counts that `RouteCounts.pack` wrote; zeros for None. Earlier releases did not bet."""
+    """The counts that `RouteCounts.pack` wrote; zeros for None. Earlier releases had fewer bets, or none."""
     if not value:
         return RouteCounts()
-    counts = RouteCounts(*_ROUTE.unpack_from(value))
-    if len(value) > _ROUTE.size:
-        counts.bets = _BETS.unpack_from(value, _ROUTE.size)
-    return counts
+    bets = _BETS_OF_ONE.iter_unpack(value[_ROUTE.size :])
+    return RouteCounts(*_ROUTE.unpack_from(value), *bets)
+
+
+class _Recent(NamedTuple):
+    """Recent outcomes, and how many of them carried a guardrail's verdict."""
+
+    guarded: int = 0
+    outcomes: int = 0
+
+
+_NONE = _Recent()
 
 
 class Coverage:
     """A StreamDetector. Findings: `guardrail_gap` and `unsafe_route` at outcomes, `unjudged` at requests."""
 
     name = "coverage"
-    version = "2"
+    version = "3"
     kinds = ("guardrail_gap", "unjudged", "unsafe_route")
 
     def __init__(self, thresholds: Thresholds, capacity: int = CAPACITY) -> None:
         self._thresholds = thresholds
         self._routes = Keyed("r/", capacity, bytes, bytes)
-        self._of_router: dict[str, dict[str, None]] = {}  # derived: router -> keys of its routes
+        self._of_router: dict[str, dict[str, _Recent]] = {}  # derived: router -> its routes' keys
+        self._together: dict[str, _Recent] = {}  # derived: router -> of all its routes
         self._counted: _Counted | None = None  # by the last `score`
 
     @property
@@ -188,8 +184,8 @@ class Coverage:
             counted = _Counted(case, *self._count(case, case.route))
         self._counted = None
         key, counts = counted.key, counted.counts
-        self._of_router.setdefault(key[:_ROUTER_CHARS], {})[key] = None
-        for gone in self._routes.put(key, counts.pack(), counts.requests + counts.outcomes >= LEAST):
+        self._add_up(key, counts)
+        for gone in self._routes.put(key, counts.pack(), counts.requests + counts.outcomes >= ESTABLISHED):
             self._forget(gone)
 
     def changes(self) -> Iterator[tuple[str, bytes | None]]:
@@ -208,7 +204,7 @@ class Coverage:
         if value is None:
             self._forget(key)
         else:
-            self._of_router.setdefault(key[:_ROUTER_CHARS], {})[key] = None
+            self._add_up(key, unpack(value))
 
     def counts(self, route: Route, stream: bool = False) -> RouteCounts:
         """What is known of a route like this one."""
@@ -219,50 +215,32 @@ class Coverage:
         key = self._key(route, case.request.request_stream)
         counts = unpack(self._routes.get(key))
         if case.outcome is None:
-            counts.add_request(_unjudged(case))
-            return key, counts, self._look_at_requests(counts)
-        allowed = self._thresholds["coverage.unsafe_share"]
-        unsafe = self._look_at_labels(counts, allowed) if counts.add_outcome(case.outcome, allowed) else None
-        return key, counts, unsafe or self._look_at_outcomes(key, counts)
+            allowed = self._thresholds["coverage.unjudged_share"]
+            counts.add_request(_unjudged(case), allowed)
+            share = counts.recent_unjudged / counts.recent_requests
+            return key, counts, self._finding(counts, "unjudged", counts.unjudged_bets, share, allowed) or share
+        allowed, usual = self._thresholds["coverage.unsafe_share"], self._usual(key, counts)
+        labelled = counts.add_outcome(case.outcome, allowed, 1 - usual + self._thresholds["coverage.guardrail_gap"])
+        guarded = counts.recent_guarded / counts.recent_outcomes
+        unsafe = counts.recent_unsafe / max(1, counts.recent_labelled)
+        return key, counts, (
+            (labelled and self._finding(counts, "unsafe_route", counts.unsafe_bets, unsafe, allowed))
+            or self._finding(counts, "guardrail_gap", counts.unguarded_bets, guarded, usual)
+            or 1 - guarded
+        )  # fmt: skip
 
-    def _look_at_requests(self, counts: RouteCounts) -> Answer:
-        if counts.recent_requests < LEAST or counts.requests % LOOK_EVERY:
-            return counts.recent_unjudged / max(1, counts.recent_requests)
-        share = wilson(counts.recent_unjudged, counts.recent_requests)
-        limit = self._thresholds["coverage.unjudged_share"]
-        return self._finding(counts, "unjudged", share.low, limit, share.share) or share.share
-
-    def _look_at_labels(self, counts: RouteCounts, allowed: float) -> Reason | None:
-        """At every labelled answer: the bets do not mind."""
-        share = counts.recent_unsafe / counts.recent_labelled
-        return self._finding(counts, "unsafe_route", counts.won, _LOG_RUN, share, allowed)
-
-    def _look_at_outcomes(self, key: str, counts: RouteCounts) -> Answer:
-        if counts.recent_outcomes < LEAST or counts.outcomes % LOOK_EVERY:
-            return 1 - counts.recent_guarded / max(1, counts.recent_outcomes)
-        guarded = wilson(counts.recent_guarded, counts.recent_outcomes)
-        expected = self._expected_guarded(key, counts)
-        gap, limit = expected - guarded.high, self._thresholds["coverage.guardrail_gap"]
-        return self._finding(counts, "guardrail_gap", gap, limit, guarded.share, expected) or 1 - guarded.share
-
-    def _expected_guarded(self, key: str, counts: RouteCounts) -> float:
-        """The guarded share to expect: the other routes' recent one or the route's own past, at its lower bound."""
-        guarded = outcomes = 0
-        for other in self._of_router.get(key[:_ROUTER_CHARS], ()):
-            if other != key:
-                theirs = unpack(self._routes.get(other))
-                guarded += theirs.recent_guarded
-                outcomes += theirs.recent_outcomes
-        own_guarded, own_outcomes = counts.guarded - counts.recent_guarded, counts.outcomes - counts.recent_outcomes
+    def _usual(self, key: str, counts: RouteCounts) -> float:
+        """The guarded share that is usual: the other routes' recent one or the route's own past; 0: not known."""
+        router = key[:_ROUTER_CHARS]
+        own, together = self._of_router.get(router, {}).get(key, _NONE), self._together.get(router, _NONE)
         return max(
-            wilson(guarded, outcomes).low if outcomes >= LEAST_OTHERS else 0.0,
-            wilson(own_guarded, own_outcomes).low if own_outcomes >= LEAST_OTHERS else 0.0,
+            _bound(together.guarded - own.guarded, together.outcomes - own.outcomes),
+            _bound(counts.guarded - counts.recent_guarded, counts.outcomes - counts.recent_outcomes),
         )
 
-    def _finding(
-        self, counts: RouteCounts, kind: str, score: float, limit: float, seen: float, expected: float | None = None
-    ) -> Reason | None:
+    def _finding(self, counts: RouteCounts, kind: str, bets: Bets, seen: float, expected: float) -> Reason | None:
         """A Reason when a finding opens, and now and then while it stays open; it closes at half its limit."""
+        score, limit = won(bets), LOG_RUN
         bit = _OPEN[kind]
         if score <= limit:
             if score <= limit / 2:
@@ -291,11 +269,24 @@ class Coverage:
         known = self._of_router.get(router, {})
         return key if key in known or len(known) < ROUTES_OF_ROUTER else router + "rest"
 
+    def _add_up(self, key: str, counts: RouteCounts) -> None:
+        router = key[:_ROUTER_CHARS]
+        routes, together = self._of_router.setdefault(router, {}), self._together.get(router, _NONE)
+        before = routes.get(key, _NONE)
+        now = routes[key] = _Recent(counts.recent_guarded, counts.recent_outcomes)
+        self._together[router] = _Recent(
+            together.guarded + now.guarded - before.guarded, together.outcomes + now.outcomes - before.outcomes
+        )
+
     def _forget(self, key: str) -> None:
-        routes = self._of_router.get(key[:_ROUTER_CHARS], {})
-        routes.pop(key, None)
+        router = key[:_ROUTER_CHARS]
+        routes = self._of_router.get(router, {})
+        if key in routes:
+            self._add_up(key, RouteCounts())
+            del routes[key]
         if not routes:
-            self._of_router.pop(key[:_ROUTER_CHARS], None)
+            self._of_router.pop(router, None)
+            self._together.pop(router, None)
 
 
 @dataclass(slots=True)
@@ -306,6 +297,10 @@ class _Counted:
     key: str
     counts: RouteCounts
     answer: Answer
+
+
+def _bound(guarded: int, outcomes: int) -> float:
+    return wilson(guarded, outcomes).low if outcomes >= LEAST_OTHERS else 0.0
 
 
 @lru_cache(maxsize=4096)

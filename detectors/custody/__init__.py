@@ -2,7 +2,8 @@
 
 At the verdict: does the prompt carry what must not leave (recognisers.py), and does the route that was taken,
 fail-overs included, keep the tenant's rules (rules.py). At the outcome: is what the client got what the provider
-said, and was a canary seen. At both: does the gateway run what it ran before.
+said, was a canary seen, and is there a guardrail's verdict where the tenant's rules ask for one. At both: does the
+gateway run what it ran before.
 """
 
 from collections.abc import Iterator
@@ -119,7 +120,7 @@ class Custody:
 
     def _found(self, case: Case) -> _Found | None:
         if case.outcome is not None:
-            return _tampered(case.outcome)
+            return _tampered(case.outcome) or self._unguarded(case.request.tenant_id, case.outcome)
         leaves = case.route is None or self._rules.leaves(case.route)
         if case.prompt.carries and leaves and (found := self._carried(case.prompt.carries)):
             return found
@@ -144,6 +145,15 @@ class Custody:
         how = "a fail-over" if route.fallback_from or route.attempt else "the route"
         return _Found("route_rule_broken", rule, f"{how} breaks the tenant's rule on the {rule}")
 
+    def _unguarded(self, tenant: str, outcome: Outcome) -> _Found | None:
+        if outcome.guardrail_verdict or outcome.response_status != "success":
+            return None
+        if not self._rules.needs_guardrail(tenant):
+            return None
+        return _Found(
+            "route_rule_broken", "guardrail", "an answer carries no verdict of a guardrail, which is the rule"
+        )
+
     def _changed(self, case: Case) -> _Found | None:
         event = _latest(case)
         if not event.gateway_name or not event.gateway_version:
@@ -160,7 +170,7 @@ class Custody:
         if _latest(case).gateway_version:
             return True
         if case.outcome is not None:
-            return _has_hashes(case.outcome)
+            return _has_hashes(case.outcome) or self._rules.needs_guardrail(case.request.tenant_id)
         return self._rules.recognises or (case.route is not None and self._rules.judges(case.request.tenant_id))
 
 

@@ -20,6 +20,7 @@ class TenantRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     providers: Patterns = ()
     regions: Patterns = ()
     retentions: Patterns = ()
+    guardrail: bool = False  # every answer, from a cache too, carries a guardrail's verdict
 
 
 class RuleFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -45,6 +46,11 @@ class Rules:
     def judges(self, tenant: str) -> bool:
         """Whether there is any rule on the tenant's routes."""
         return tenant in self.file.tenants or self._everyone is not None
+
+    def needs_guardrail(self, tenant: str) -> bool:
+        """Whether the tenant's answers must carry a guardrail's verdict."""
+        rules = self.file.tenants.get(tenant) or self._everyone
+        return rules is not None and rules.guardrail
 
     def leaves(self, route: Route) -> bool:
         """Whether the prompt leaves the house: to another's provider, and not answered from a cache."""

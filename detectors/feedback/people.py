@@ -11,6 +11,8 @@ from detectors.feedback.chain import MOST_ENTRIES, Entry, Held, LinkMode, Propos
 from detectors.thresholds import DEFAULTS, bounds
 from schemas.thresholds import FROZEN, ROUTING, ThresholdDecision, ThresholdScope, looser, scope_of
 
+_MOST_NAMED = 20  # of what is open
+
 
 class Refused(ValueError):
     """A decision that is not carried out, and why."""
@@ -174,10 +176,13 @@ class People:
         return entry
 
     def _proposed(self, decision: ThresholdDecision) -> tuple[Entry, Proposal]:
-        for entry in self._chain.entries.values():
-            if entry.proposal is not None and entry.proposal.version == decision.version:
-                return entry, entry.proposal
-        raise Refused(f"no open proposal of version {decision.version}")
+        proposed = [(entry, entry.proposal) for entry in self._chain.entries.values() if entry.proposal is not None]
+        for entry, proposal in proposed:
+            if proposal.version == decision.version:
+                return entry, proposal
+        versions = sorted(proposal.version for _, proposal in proposed)
+        known = f"open are {', '.join(map(str, versions[:_MOST_NAMED]))}" if versions else "none is open"
+        raise Refused(f"no open proposal of version {decision.version}: {known}")
 
     def _checked_scope(self, decision: ThresholdDecision) -> ThresholdScope:
         """The scope that a decision's parameter has.

@@ -167,11 +167,14 @@ def _tier_contradiction(row: Row) -> str:
 
 
 def _share(row: Row) -> str:
-    compared = f", against {row['expected']:.1%} elsewhere" if row["has_expected"] else ""
-    return (
-        f"{row['note']}: {row['seen']:.1%}{compared}; the excess that is certain is {row['score']:.1%},"
-        f" and {row['threshold']:.1%} flag"
-    )
+    score, threshold = row["score"], row["threshold"]
+    compared = f", against {row['expected']:.1%} that is usual or allowed" if row["has_expected"] else ""
+    if threshold < 1:  # of a release that compared shares
+        evidence = f"the excess that is certain is {score:.1%}, and {threshold:.1%} flag"
+    else:
+        odds, needed = (f"{math.exp(min(log, 700.0)):,.0f}" for log in (score, threshold))
+        evidence = f"the evidence is {odds} to one, and {needed} to one flags"
+    return f"{row['note']}: {row['seen']:.1%}{compared}; {evidence}"
 
 
 def _unsafe_route(row: Row) -> str:

@@ -1,18 +1,15 @@
 """Coverage: exact counts, and findings when a route falls behind the others or its own past."""
 
-import math
 import random
 from collections.abc import Iterable
 from statistics import mean
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detectors.coverage import ROUTES_OF_ROUTER, TILTS, Coverage, RouteCounts, unpack, wilson
+from detectors.coverage import ROUTES_OF_ROUTER, Coverage, RouteCounts, unpack, wilson
 from detectors.thresholds import Thresholds
-from schemas.events import Outcome
 from schemas.verdicts import Reason
 from tests.detectors.checks import ROUTER, case_of, feed
 
@@ -83,7 +80,7 @@ def test_a_fleet_without_guardrails_or_with_few_requests_is_no_finding() -> None
     assert not send(detector, 500, UNGUARDED, selected_model="b")
     detector = Coverage(Thresholds())
     send(detector, 400, GUARDED, selected_model="a")
-    assert not send(detector, 20, UNGUARDED, selected_model="b")
+    assert not send(detector, 10, UNGUARDED, selected_model="b")
 
 
 def test_another_router_is_no_measure() -> None:
@@ -98,12 +95,6 @@ def test_an_unsafe_route_is_found() -> None:
     assert not send(detector, 500, GUARDED, selected_model="a")
     found = send(detector, 100, unsafe, selected_model="b")
     assert {reason.kind for reason in found} == {"unsafe_route"}
-
-
-def outcome_of(label: str) -> Outcome:
-    made = case_of(outcome={"evaluation_score_label": label}).outcome
-    assert made is not None
-    return made
 
 
 def labelled(detector: Coverage, labels: Iterable[bool], parts: int = 1) -> list[Reason]:
@@ -148,18 +139,6 @@ def test_answers_at_the_allowed_share_are_no_finding_however_they_are_spread() -
         assert not labelled(Coverage(Thresholds()), [rng.random() < 0.02 for _ in range(20_000)], parts)
 
 
-@given(st.floats(0.0001, 0.5))
-def test_bets_lose_what_they_win_at_the_allowed_share(allowed: float) -> None:
-    counts = RouteCounts()
-    gains = []
-    for label in ("unsafe", "safe"):
-        counts.bets = (1.0,) * len(TILTS)
-        counts.add_outcome(outcome_of(label), allowed)
-        gains.append([math.exp(won - 1.0) for won in counts.bets])
-    for unsafe, safe in zip(*gains, strict=True):
-        assert allowed * unsafe + (1 - allowed) * safe == pytest.approx(1.0)
-
-
 def test_an_unsafe_route_is_said_again_and_ends_when_answers_are_safe_again() -> None:
     detector = Coverage(Thresholds())
     assert len(labelled(detector, 300 * [True])) == 4
@@ -167,9 +146,10 @@ def test_an_unsafe_route_is_said_again_and_ends_when_answers_are_safe_again() ->
     assert len(labelled(detector, 30 * [True])) == 1
 
 
-def test_counts_of_a_release_that_did_not_bet_are_read() -> None:
-    old = RouteCounts(requests=7, open=2)
-    assert unpack(old.pack()[:65]) == old
+def test_counts_of_releases_that_bet_less_are_read() -> None:
+    old = RouteCounts(requests=7, open=2, unsafe_bets=(1.0, 2.0, 3.0, 4.0, 5.0))
+    assert unpack(old.pack()[:105]) == unpack(old.pack()) == old
+    assert unpack(old.pack()[:65]) == RouteCounts(requests=7, open=2)
 
 
 def test_requests_that_nothing_could_read_are_found() -> None:

@@ -30,7 +30,9 @@ def line_of(link: ThresholdUpdate) -> str:
     facts = [f"{link.version:>5} {timestamp(link.time)} {printable(name_of(link))}: {old} to {link.new_value:g}"]
     facts.append(f"{link.mode}, {link.cause}, by {printable(link.actor)}")
     if link.approver:
-        facts.append(f"{'rejected' if link.mode == 'rejected' else 'approved'} by {printable(link.approver)}")
+        missing = ", and takes another" if link.mode == "proposed" else ""
+        did = "rejected" if link.mode == "rejected" else "approved"
+        facts.append(f"{did} by {printable(link.approver)}{missing}")
     if link.n_trusted:
         facts.append(f"{link.n_trusted} labels of {link.n_principals} principals, e-value {link.e_value:.3g}")
     if link.cost_usd_per_day is not None:

@@ -57,6 +57,27 @@ def test_a_route_against_its_tenants_rules(tenant: str, route: dict[str, Any], b
     assert (answer.kind, answer.stage, answer.flagged) == ("route_rule_broken", broken, True)
 
 
+@pytest.mark.parametrize(
+    ("tenant", "outcome", "told"),
+    [
+        ("acme", {"response_status": "success"}, True),
+        ("acme", {"response_status": "success", "response_path": "cache"}, True),
+        ("acme", {"response_status": "success", "guardrail_verdict": "allow"}, False),
+        ("acme", {"response_status": "failure"}, False),
+        ("free", {"response_status": "success"}, False),
+        ("other", {"response_status": "success"}, False),
+    ],
+)
+def test_an_answer_without_the_guardrail_that_is_the_rule(tenant: str, outcome: dict[str, Any], told: bool) -> None:
+    rules = Rules(RuleFile(tenants={"acme": TenantRules(guardrail=True), "free": TenantRules()}))
+    answer = judged(custody(rules), tenant=tenant, route=HERE, outcome=outcome)
+    if told:
+        assert isinstance(answer, Reason)
+        assert (answer.kind, answer.stage, answer.flagged) == ("route_rule_broken", "guardrail", True)
+    else:
+        assert answer == (0.0 if tenant == "acme" else None)
+
+
 def test_a_fail_over_is_named_as_one() -> None:
     answer = judged(custody(), tenant="acme", route=HERE | {"provider_region": "us-east", "fallback_from": "big"})
     assert isinstance(answer, Reason)

@@ -24,7 +24,7 @@ def test_a_proposal_is_approved_rejected_or_stale() -> None:
     feedback, outputs = log.applied()
     assert modes(links_of(outputs)) == [("proposed", proposed.new_value), ("active", proposed.new_value)]
     assert [letter.detail for letter in letters(outputs)] == [
-        "no open proposal of version 99", "no open proposal of version 1",
+        "no open proposal of version 99: open are 1", "no open proposal of version 1: none is open",
     ]  # fmt: skip
     assert feedback.book.value(FLAG) == proposed.new_value
     link = links_of(outputs)[1]
@@ -56,7 +56,7 @@ def test_what_was_proposed_on_evidence_is_void_once_evidence_moves_by_itself() -
         log.label("safe", score=0.65)
     assert log.links()[-1].mode == "active"
     log.decide("approve", version=proposal.version)
-    assert letters(log.applied()[1])[-1].detail == f"no open proposal of version {proposal.version}"
+    assert letters(log.applied()[1])[-1].detail == f"no open proposal of version {proposal.version}: none is open"
 
 
 def test_a_proposal_that_nobody_settles_lapses_and_makes_room_for_the_evidences() -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import math
 import resource
 import secrets
 import zipfile
@@ -23,6 +24,7 @@ from streams.cli import main
 from streams.commands.export import write_whole
 from streams.embedded.clickhouse import ClickHouseServer
 from streams.evidence.bundle import BadEvidence, verify
+from streams.evidence.explain import _share
 from streams.replay import FileRecord, Result
 from tests.factories import outcome, request, route
 from tests.streams.a_day import DAY, NOW_MS, Past, judged, lived
@@ -111,6 +113,16 @@ def test_every_alert_can_be_explained(past: Past) -> None:
         found = past.run("explain", alert_id)
         assert len(found["why"]) >= 2
         assert all(sentence["text"].endswith(".") for sentence in found["why"])
+
+
+def test_evidence_about_a_route_is_told_as_odds_and_that_of_earlier_releases_as_a_share() -> None:
+    row = {"note": "No text", "seen": 0.31, "has_expected": True, "expected": 0.05}
+    said = _share({**row, "score": 14.5, "threshold": math.log(1e6)})
+    assert said == (
+        "No text: 31.0%, against 5.0% that is usual or allowed;"
+        " the evidence is 1,982,759 to one, and 1,000,000 to one flags"
+    )
+    assert "the excess that is certain is 12.0%, and 5.0% flag" in _share({**row, "score": 0.12, "threshold": 0.05})
 
 
 def test_an_unknown_alert(past: Past) -> None:
