@@ -204,7 +204,7 @@ class Coverage:
         if value is None:
             self._forget(key)
         else:
-            self._add_up(key, unpack(value))
+            self._add_up(key, unpack(self._routes.get(key)))
 
     def counts(self, route: Route, stream: bool = False) -> RouteCounts:
         """What is known of a route like this one."""
