@@ -12,6 +12,7 @@ from loadtests.load.saturation import Curve, Step, curve, knee
 from loadtests.load.watching import Look
 from loadtests.machine import machine
 from loadtests.reckoning import Reckoning
+from loadtests.report import Detection
 
 
 def step(offered: float, judged: float, p99: float) -> Step:
@@ -63,8 +64,8 @@ def report(scenario: str) -> Report:
     first, second = Times(10, 20, 100, 200, 50), Times(10, 20, 115, 300, 50)
     return Report(
         scenario=scenario, seed=1, seconds=10.0, requests=1_000, requests_per_s=100.0, exact=True, verdict_ms=first,
-        verdict_ms_by_group={}, verdict_ms_by_half=[first, second], alert_ms=None, visible_ms=second, attacks=[],
-        recall=None, false_alerts={}, reckoning=Reckoning(lost=3),
+        verdict_ms_by_group={}, verdict_ms_by_half=[first, second], alert_ms=None, visible_ms=second,
+        attacks=[Detection("known", 4, True, 1.3)], recall=0.75, false_alerts={}, reckoning=Reckoning(lost=3),
         feedback=Feedback(labels=0, refused=0, misled=0, loosened=0),
         service=service([Look(float(n), 0.0, 100.0 + n, 50, 9, {"detect": n}) for n in range(40)], 1_000, 1.5),
         generator=Generator(late_p99_ms=2.0, cpu_share=0.1, saturated=False, failed=0, errors={}),
@@ -78,7 +79,7 @@ def test_the_page_shows_what_was_lost_the_flood_the_soak_and_the_knee(tmp_path: 
     saturation.write(Curve([step(100, 100, 20), step(200, 120, 3_000)], 100.0, 1), tmp_path / "curve.json")
     page.write(tmp_path, tmp_path)
     text = (tmp_path / "load-figures.md").read_text()
-    assert "| hot_key | 100 | 10 / 100 | - | 115 | - | 0 | 39 | 1.5 | 3, 0, 0 | 2 |" in text
+    assert "| hot_key | 100 | 10 / 100 | - | 115 | 1.3 | 75% | 0 | 39 | 1.5 | 3, 0, 0 | 2 |" in text
     assert "100 ms before it, 115 ms while it lasts (+15%;" in text
     assert "1,000 requests in 10 s. The last quarter over the one before: memory +8.0%, handles +0.0%" in text
     assert "The knee is at **100 requests/s**" in text
