@@ -293,8 +293,9 @@ def _extend(tokens, scratch, rows, bits, least_bits, baseline, newness, requests
     """Grow the best shingle to the window that comes back with it, and name that.
 
     A replaced word in it costs as many shingles as a shingle has tokens, so gaps are crossed. `out` tells where it
-    is, `scratch[PART]` which shingles are of it. It is usual if most of them are: one long ordinary word is a
-    shingle, and an old one, so the oldest would be an attacker's to choose.
+    is, `scratch[PART]` which shingles are of it. It is usual if more than a third of them is: one long ordinary
+    word is a shingle, and an old one, so the oldest would be an attacker's to choose; but the choices after a
+    question share their letters.
     """
     m = len(tokens) - SHINGLE + 1
     best = out[BEST]
@@ -327,7 +328,7 @@ def _extend(tokens, scratch, rows, bits, least_bits, baseline, newness, requests
     family = own if own else family
     out[BEGIN], out[END_TOKEN] = left, right + SHINGLE
     out[FAMILY_OF] = family if family else least
-    out[BODIES_SEEN], out[IS_USUAL] = count, 2 * usual > out[PARTS]
+    out[BODIES_SEEN], out[IS_USUAL] = count, 3 * usual > out[PARTS]
     out[RESIDUAL], out[EVIDENCE_OF] = scratch[TOLD, best], scratch[row, best]
     out[FOUND] = _information(tokens[left : right + SHINGLE], bits) >= least_bits
 
