@@ -6,7 +6,8 @@ kept. It is a function of the findings' order and stream times alone.
     event_count       `gte` findings within the timespan
     value_count       findings with `gte` different values of `field` within it
     temporal          a finding of every kind within it, in any order
-    temporal_ordered  a finding of every kind within it, in the order given
+    temporal_ordered  a finding of every kind within it, in the order given; where a kind is given twice in a row,
+                      the same prompt again (`likeness`) is no second one
 """
 
 import re
@@ -72,7 +73,7 @@ class Correlation(
         """Take a finding of the group; the new state, and whether the condition holds now."""
         since = now_ms - self.span_ms
         if self.type == "temporal_ordered":
-            return _advance_stages(kinds, seen, finding.kind, now_ms, since)
+            return _advance_stages(kinds, seen, finding, now_ms, since)
         if self.condition is None:
             seen = [(what, at) for what, at in seen if at >= since and what != finding.kind]
             seen.append((finding.kind, now_ms))
@@ -87,17 +88,25 @@ class Correlation(
         return seen, len(seen) >= self.condition.gte
 
 
-def _advance_stages(kinds: Sequence[str], seen: Seen, kind: str, now_ms: int, since: int) -> tuple[Seen, bool]:
-    """Keep, for each stage that was reached, the latest start of a sequence that reached it."""
-    starts = {int(stage): at for stage, at in seen if at >= since}
+def _advance_stages(
+    kinds: Sequence[str], seen: Seen, finding: Finding, now_ms: int, since: int
+) -> tuple[Seen, bool]:
+    """Keep, for each stage that was reached, by which prompt, and the latest start of a sequence up to it."""
+    reached: dict[int, tuple[str, int]] = {}
+    for what, at in seen:
+        stage, _, prompt = what.partition(" ")
+        if at >= since:
+            reached[int(stage)] = prompt, at
     for stage in reversed(range(len(kinds))):  # from the end, so that one finding makes one step
-        if kinds[stage] != kind:
+        if kinds[stage] != finding.kind:
             continue
         if stage == 0:
-            starts[0] = now_ms
-        elif stage - 1 in starts:
-            starts[stage] = starts[stage - 1]
-    return [(str(stage), at) for stage, at in sorted(starts.items())], len(kinds) - 1 in starts
+            reached[0] = finding.likeness, now_ms
+        elif stage - 1 in reached:
+            prompt, start = reached[stage - 1]
+            if kinds[stage - 1] != finding.kind or not prompt or prompt != finding.likeness:
+                reached[stage] = finding.likeness, start
+    return [(f"{stage} {prompt}", at) for stage, (prompt, at) in sorted(reached.items())], len(kinds) - 1 in reached
 
 
 def milliseconds(timespan: str) -> int:

@@ -18,14 +18,16 @@ PASTS = st.lists(
 )
 
 
-def said(correlation: Correlation, kinds: list[str], past: Past) -> list[bool]:
-    """What `advance` says at each finding."""
+def said(correlation: Correlation, kinds: list[str], past: Past, prompts: str = "") -> list[bool]:
+    """What `advance` says at each finding. `prompts`: each one's, a letter a finding; none: not known."""
     seen: Seen = []
+    likeness = dict(zip((time_ms for time_ms, _, _ in past), prompts, strict=False))
     answers = []
     for time_ms, kind, principal in past:
         finding = Finding(
             finding_id="f", kind=kind, category="pipeline", severity="info", labels={}, detector="d",
             detector_version="1", time=datetime(2026, 1, 1, tzinfo=UTC), principal_hash=principal,
+            likeness=likeness.get(time_ms, ""),
         )  # fmt: skip
         seen, holds = correlation.advance(kinds, seen, finding, time_ms)
         seen = msgspec.json.decode(msgspec.json.encode(seen), type=Seen)
@@ -79,6 +81,13 @@ def test_temporal_ordered(steps: Past, kinds: tuple[str, ...]) -> None:
     past = [entry for entry in pasts(steps) if entry[1] in kinds]
     expected = [_subsequence(kinds, [kind for _, kind, _ in within(past, i)]) for i in range(len(past))]
     assert said(correlation("temporal_ordered"), list(kinds), past) == expected
+
+
+def test_where_a_kind_is_wanted_twice_in_a_row_the_same_prompt_is_no_second_one() -> None:
+    past = [(number, kind, "p1") for number, kind in enumerate("aaabb")]
+    ordered = correlation("temporal_ordered")
+    for prompts, fires in (("xyzvw", True), ("xxxvw", False), ("xxyvw", True), ("xyzvv", False), ("xyyyx", True)):
+        assert said(ordered, ["a", "a", "b", "b"], past, prompts)[-1] is fires
 
 
 def _subsequence(wanted: tuple[str, ...], kinds: list[str]) -> bool:
