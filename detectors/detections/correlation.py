@@ -94,9 +94,9 @@ def _advance_stages(
     """Keep, for each stage that was reached, by which prompt, and the latest start of a sequence up to it."""
     reached: dict[int, tuple[str, int]] = {}
     for what, at in seen:
-        stage, _, prompt = what.partition(" ")
+        number, _, prompt = what.partition(" ")
         if at >= since:
-            reached[int(stage)] = prompt, at
+            reached[int(number)] = prompt, at
     for stage in reversed(range(len(kinds))):  # from the end, so that one finding makes one step
         if kinds[stage] != finding.kind:
             continue
