@@ -6,7 +6,7 @@ Per principal three one-sided CUSUMs (Page 1954), each against the principal's o
   over tiers against the same one tilted so that each step up has three times the odds. A first use of a dear tier
   is rare under one's own past, so that a burst of them counts in full.
 - *price*, at the outcome: the log cost of one request beyond what the fleet pays in its tier, in own standard
-  deviations, beyond an allowance.
+  deviations, beyond an allowance; or its log cost as it is, likewise.
 - *rate*, at the outcome: requests of an hour in own standard deviations, beyond an allowance. One hour counts for
   no more than a bound below the threshold, and for nothing while it has cost less than a floor.
 
@@ -169,7 +169,7 @@ class Spend:
             beyond = self._beyond(tier, usd)
             past.add_cost(usd, beyond, case.time, floor)
             if past.costs >= WARM_REQUESTS:
-                price = past.price_sum / self._thresholds["spend.price"]
+                price = past.price / self._thresholds["spend.price"]
                 rate = past.rate(floor) / self._thresholds["spend.rate"]
                 stage = "price" if price >= rate else "rate"
                 best, threshold = max(price, rate), f"spend.{stage}"

@@ -15,6 +15,7 @@ TILT = 3.0  # odds of a step up under attack
 FLEET_WEIGHT = 4.0  # requests that the fleet's tiers count for in a principal's own distribution
 MEMORY = 1_000.0  # requests over which a baseline forgets
 PRICE_ALLOWANCE = 0.5  # standard deviations
+DEAR_ALLOWANCE, DEAR_WEIGHT = 0.35, 0.8  # of the sum over all tiers: it has more chance in it
 CLIP = 3.0  # standard deviations that one request can count for
 HALF_LIFE_S = 86_400.0
 MOST_SUM = 100.0  # a sum that has said enough: after an attack it must come down again
@@ -29,7 +30,7 @@ MOST_OF_HOUR, LEAST_OF_HOUR = 6.0, -2.0  # standard deviations that one hour can
 HOUR_ALLOWANCE = 1.0  # standard deviations
 MOST_LEARNT = 4.0  # standard deviations by which an hour can move the usual one
 
-_FORM = struct.Struct("<3d16f2I6fQI")
+_FORM = struct.Struct("<3d17f2I6fQI")
 _LEAST_VARIANCE = 0.02
 _TILTS = tuple(TILT**rank for rank in range(RANKS))
 _LOG_TILT = math.log(TILT)
@@ -37,7 +38,7 @@ _LOG_TILT = math.log(TILT)
 
 @dataclass(slots=True)
 class Past:
-    """132 bytes packed. Times in seconds of the stream, money in USD, sums in units of their own."""
+    """136 bytes packed. Times in seconds of the stream, money in USD, sums in units of their own."""
 
     seen: float = 0.0  # last case
     hour: float = 0.0  # start of the current hour of the principal's
@@ -45,6 +46,7 @@ class Past:
     in_bucket: float = 0.0  # requests in it
     tier_sum: float = 0.0
     price_sum: float = 0.0
+    dear_sum: float = 0.0  # of log cost whatever the tier, in units of `price_sum`
     rate_sum: float = 0.0  # of closed hours
     costs: float = 0.0  # outcomes with a cost, up to MEMORY
     mean: float = 0.0  # of log cost
@@ -78,11 +80,16 @@ class Past:
     def pack(self) -> bytes:
         """Packed little-endian."""
         return _FORM.pack(
-            self.seen, self.hour, self.bucket, self.in_bucket, self.tier_sum, self.price_sum, self.rate_sum,
-            self.costs, self.mean, self.variance, self.prices, self.price_mean, self.price_variance,
+            self.seen, self.hour, self.bucket, self.in_bucket, self.tier_sum, self.price_sum, self.dear_sum,
+            self.rate_sum, self.costs, self.mean, self.variance, self.prices, self.price_mean, self.price_variance,
             self.hour_usd, self.hour_requests, self.hour_clean, self.hours, self.hour_mean, self.hour_variance,
             self.requests, self.held, *self.ranks, self.likeness, self.repeats,
         )  # fmt: skip
+
+    @property
+    def price(self) -> float:
+        """The larger of the two price sums: dear for its tier, or dear whatever the tier."""
+        return max(self.price_sum, self.dear_sum)
 
     def fade(self, time: float) -> None:
         """Let the sums forget what is long ago."""
@@ -90,6 +97,7 @@ class Past:
             kept = 0.5 ** ((time - self.seen) / HALF_LIFE_S)
             self.tier_sum *= kept
             self.price_sum *= kept
+            self.dear_sum *= kept
         self.seen = max(self.seen, time)
 
     def weigh(self, time: float) -> float:
@@ -127,9 +135,12 @@ class Past:
         """Count one cost in the price sum and in its hour.
 
         `beyond`: log cost beyond the fleet's mean in this tier, None: not known yet. Tiers differ in price by more
-        than requests do, so that against one mean of all tiers a dearer request hardly shows; that the tier is
-        dear is what the tier sum says. `floor`: the spend in USD an hour that is nobody's concern.
+        than requests do, so that against one mean of all tiers a dearer request hardly shows. A caller whose
+        attack is mixed with its ordinary requests shows in both, and hardly in the tier sum. `floor`: the spend in
+        USD an hour that is nobody's concern.
         """
+        if (own := self.residual(log_of(usd))) is not None:
+            self.dear_sum = min(MOST_SUM, max(0.0, self.dear_sum + DEAR_WEIGHT * (own - DEAR_ALLOWANCE)))
         if beyond is not None and self.prices >= WARM_REQUESTS:
             residual = _deviations(beyond - self.price_mean, self.price_variance)
             self.price_sum = min(MOST_SUM, max(0.0, self.price_sum + residual - PRICE_ALLOWANCE))
@@ -194,14 +205,14 @@ class Past:
         A sum that only falls as slowly as it rose would alarm for hours after an attack has ended.
         """
         self.tier_sum = min(self.tier_sum, tier / 2)
-        self.price_sum = min(self.price_sum, price / 2)
+        self.price_sum, self.dear_sum = min(self.price_sum, price / 2), min(self.dear_sum, price / 2)
         self.rate_sum = min(self.rate(floor), rate / 2)
         usual = self.hour_mean + HOUR_ALLOWANCE * self._hour_deviation()
         self.hour_requests = min(self.hour_requests, usual)  # the hour's rise is in the sum now
 
     def holds(self, flagged: bool) -> bool:
         """Whether this case must not move the baseline; counts the cases held in a row."""
-        risen = flagged or self.tier_sum > RISEN_TIER or self.price_sum > RISEN_PRICE
+        risen = flagged or self.tier_sum > RISEN_TIER or self.price > RISEN_PRICE
         self.held = self.held + 1 if risen else 0
         return 0 < self.held <= MOST_HELD
 
