@@ -4,11 +4,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from detectors.alerting import Alerting
+from detectors.detections import Detections
 from detectors.discovery.campaigns import STATE as CAMPAIGNS
 from detectors.discovery.campaigns import Campaigns
 from detectors.processor import Output, Record
 from detectors.spend.levels import STATE as LEVELS
 from detectors.spend.levels import Levels
+from detectors.suppressions import Suppressions
+from detectors.thresholds import Thresholds
 
 
 class FleetPartition:
@@ -20,6 +23,18 @@ class FleetPartition:
         self._alerting = alerting
         self._campaigns = campaigns
         self._levels = levels
+
+    @classmethod
+    def build(
+        cls, detections: Detections, thresholds: Thresholds, *, transplants: bool, partition: int = 0,
+        suppressions: Suppressions | None = None, resend_seconds: float = 60.0,
+    ) -> "FleetPartition":  # fmt: skip
+        """The three as they belong together. `transplants`: somebody answers them; seconds are of stream time."""
+        return cls(
+            Alerting(detections, suppressions=suppressions, refresh_seconds=resend_seconds),
+            Campaigns(detections, thresholds, transplants, partition),
+            Levels(detections, thresholds),
+        )
 
     def apply(self, records: Sequence[Record]) -> list[Output]:
         """See `Processor.apply`. One record after the other, so that the outputs' order is not the batch's."""

@@ -17,16 +17,13 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from detectors.alerting import Alerting
 from detectors.detections import shipped as shipped_detections
-from detectors.discovery.campaigns import Campaigns
 from detectors.discovery.transplant import Probes, shipped_probes
 from detectors.fleet import FleetPartition
 from detectors.judge import Judge, JudgeLimits
 from detectors.panel import build_panel
 from detectors.processor import Output, Record
 from detectors.registry import stream_detectors
-from detectors.spend.levels import Levels
 from detectors.thresholds import Thresholds
 from loadtests.attacks.campaigns import KINDS, plant
 from loadtests.fleet import Fleet
@@ -171,13 +168,7 @@ def play(day: Day) -> Played:
         return Judge(panel, stream_detectors(thresholds), JudgeLimits(), partition)
 
     detections, probes = shipped_detections(), Probes(router, shipped_probes())
-    fleet_lane = _Overheard(
-        FleetPartition(
-            Alerting(detections),
-            Campaigns(detections, thresholds, transplants=True),
-            Levels(detections, thresholds),
-        )
-    )
+    fleet_lane = _Overheard(FleetPartition.build(detections, thresholds, transplants=True))
     result = replay(lines, Partitions(judge, day.partitions), fleet_lane, FLUSH_MS, probes)
     alarms = [Alarm(first, fleet_lane.last[alert_id]) for alert_id, first in fleet_lane.told.items()]
     sent_at = {request_id(day.seed, number): ask.at for number, ask in enumerate(asks)}

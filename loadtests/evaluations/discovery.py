@@ -19,16 +19,13 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from detectors.alerting import Alerting
 from detectors.contract import Answer, Case, PromptFacts
 from detectors.detections import shipped
 from detectors.discovery import Discovery, kernel
-from detectors.discovery.campaigns import Campaigns
 from detectors.discovery.transplant import Probes, answer, shipped_probes
 from detectors.discovery.windows import bucket_bits, pack_windows
 from detectors.fleet import FleetPartition
 from detectors.spans import token_places
-from detectors.spend.levels import Levels
 from detectors.text import read_texts
 from detectors.thresholds import Thresholds
 from detectors.triggers.grow import SAMPLINGS, Direction, grow
@@ -301,11 +298,7 @@ class _Fleet:
     """A partition of the fleet lane whose transplants are answered at once."""
 
     def __init__(self, thresholds: Thresholds, probes: Probes | None) -> None:
-        self._part = FleetPartition(
-            Alerting(shipped()),
-            Campaigns(shipped(), thresholds, transplants=probes is not None),
-            Levels(shipped(), thresholds),
-        )
+        self._part = FleetPartition.build(shipped(), thresholds, transplants=probes is not None)
         self._probes = probes
         self._offset = 0
         self._named: set[str] = set()

@@ -106,14 +106,11 @@ def _replay_window(
 def _replay_file(
     settings: Settings, events: Path, out: Path, thresholds_file: Path | None, catalogue: Path | None, router: str
 ) -> None:
-    from detectors.alerting import Alerting
     from detectors.catalogue import CatalogueError, read_records
     from detectors.detections import load
-    from detectors.discovery.campaigns import Campaigns
     from detectors.fleet import FleetPartition
     from detectors.judge import Judge
     from detectors.registry import stream_detectors
-    from detectors.spend.levels import Levels
     from streams.lanes.detect import limits_of, panel_of
     from streams.past.session import read_thresholds
     from streams.replay import replay
@@ -136,9 +133,9 @@ def _replay_file(
     thresholds = panel.thresholds
     probes = _probes(router) if router else None
     judge = Judge(panel, stream_detectors(thresholds, panel.rules), limits_of(detect), detections=detections)
-    alerting = Alerting(detections, refresh_seconds=settings.fleet.resend_seconds)
-    campaigns = Campaigns(detections, thresholds, bool(router))
-    fleet = FleetPartition(alerting, campaigns, Levels(detections, thresholds))
+    fleet = FleetPartition.build(
+        detections, thresholds, transplants=bool(router), resend_seconds=settings.fleet.resend_seconds
+    )
     result = replay(lines, judge, fleet, flush_ms=60_000, probes=probes)
     data = msgspec.json.format(msgspec.json.encode(result), indent=1)
     if str(out) == "-":

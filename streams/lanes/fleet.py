@@ -1,10 +1,7 @@
 """The fleet lane: findings, keyed by the alert's identity, to alerts."""
 
-from detectors.alerting import Alerting
 from detectors.detections import Detections
-from detectors.discovery.campaigns import Campaigns
 from detectors.fleet import FleetPartition
-from detectors.spend.levels import Levels
 from detectors.suppressions import Suppressions
 from detectors.thresholds import Thresholds
 from schemas.topics import FINDINGS, FLEET_CHECKPOINTS
@@ -19,9 +16,10 @@ def spec(
     fleet = settings.fleet
 
     def make(partition: int) -> FleetPartition:
-        alerting = Alerting(detections, suppressions=suppressions, refresh_seconds=fleet.resend_seconds)
-        campaigns = Campaigns(detections, thresholds, bool(fleet.router_url), partition)
-        return FleetPartition(alerting, campaigns, Levels(detections, thresholds))
+        return FleetPartition.build(
+            detections, thresholds, transplants=bool(fleet.router_url), partition=partition,
+            suppressions=suppressions, resend_seconds=fleet.resend_seconds,
+        )  # fmt: skip
 
     return LaneSpec(
         name="fleet",

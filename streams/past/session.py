@@ -10,19 +10,16 @@ from typing import NamedTuple
 import msgspec
 import yaml
 
-from detectors.alerting import Alerting
 from detectors.catalogue import Catalogue, read_records
 from detectors.contract import StreamDetector
 from detectors.custody.rules import Rules
 from detectors.detections import Detections
 from detectors.detections import load as load_detections
-from detectors.discovery.campaigns import Campaigns
 from detectors.fleet import FleetPartition
 from detectors.judge import Judge, JudgeLimits
 from detectors.panel import PromptPanel
 from detectors.processor import Record
 from detectors.registry import stream_detectors
-from detectors.spend.levels import Levels
 from detectors.thresholds import DEFAULTS, Thresholds, in_force
 from streams.chain import update_keys, whole
 from streams.custody import rules
@@ -88,11 +85,11 @@ async def replay_past(settings: Settings, wanted: Wanted, store: Store) -> Run:
     def judge(partition: int) -> Judge:
         return Judge(cast.panel, _stream_detectors(wanted, cast), limits, partition, detections)
 
-    alerting = Alerting(detections, refresh_seconds=settings.fleet.resend_seconds)
     # The router is not asked about the past: windows are judged by their residuals.
-    campaigns = Campaigns(detections, cast.panel.thresholds, transplants=False)
-    levels = Levels(detections, cast.panel.thresholds)
-    replay = Replay(run, wanted.window, judge, FleetPartition(alerting, campaigns, levels))
+    fleet = FleetPartition.build(
+        detections, cast.panel.thresholds, transplants=False, resend_seconds=settings.fleet.resend_seconds
+    )
+    replay = Replay(run, wanted.window, judge, fleet)
     results = Results(store, run)
     await results.begin()
     async for partition, records in await _events(settings, wanted, store, run, cast):

@@ -14,11 +14,8 @@ from typing import Any, NamedTuple
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from detectors.alerting import Alerting
 from detectors.detections import SHIPPED, Detections, load
-from detectors.discovery.campaigns import Campaigns
 from detectors.fleet import FleetPartition
-from detectors.spend.levels import Levels
 from detectors.suppressions import Suppressions
 from detectors.thresholds import Thresholds
 from loadtests.exactness import check
@@ -150,11 +147,7 @@ async def kills(kafka: KafkaCluster, run_id: str, folder: Path, rounds: int, see
 
 def fleet_of(detections: Detections, rules: Suppressions) -> FleetPartition:
     """A partition of the lane as a worker without settings has it."""
-    return FleetPartition(
-        Alerting(detections, suppressions=rules),
-        Campaigns(detections, Thresholds(), transplants=False),
-        Levels(detections, Thresholds()),
-    )
+    return FleetPartition.build(detections, Thresholds(), transplants=False, suppressions=rules)
 
 
 def _all_over(receiver: Receiver, expected: set[str]) -> bool:
