@@ -27,6 +27,7 @@ MOST_SENT = 16  # candidates of a window before it must show twice the evidence
 MOST_ARMS = 5
 MOST_TRIES = 4  # windows of one prompt that are grown
 GAP = 5  # shingles in a row that a window may hold and that do not come back
+USUAL_SHARE = 1 / 3  # of a window's shingles that are usual, beyond which it is
 TOGETHER = 0.2  # share of the bodies of two shingles of one window: a mutated one is never whole
 WINDOW_TOKENS = 48
 
@@ -293,7 +294,7 @@ def _extend(tokens, scratch, rows, bits, least_bits, baseline, newness, requests
     """Grow the best shingle to the window that comes back with it, and name that.
 
     A replaced word in it costs as many shingles as a shingle has tokens, so gaps are crossed. `out` tells where it
-    is, `scratch[PART]` which shingles are of it. It is usual if more than a third of them is: one long ordinary
+    is, `scratch[PART]` which shingles are of it. It is usual by the share of them that is: one long ordinary
     word is a shingle, and an old one, so the oldest would be an attacker's to choose; but the choices after a
     question share their letters.
     """
@@ -328,7 +329,7 @@ def _extend(tokens, scratch, rows, bits, least_bits, baseline, newness, requests
     family = own if own else family
     out[BEGIN], out[END_TOKEN] = left, right + SHINGLE
     out[FAMILY_OF] = family if family else least
-    out[BODIES_SEEN], out[IS_USUAL] = count, 3 * usual > out[PARTS]
+    out[BODIES_SEEN], out[IS_USUAL] = count, usual > USUAL_SHARE * out[PARTS]
     out[RESIDUAL], out[EVIDENCE_OF] = scratch[TOLD, best], scratch[row, best]
     out[FOUND] = _information(tokens[left : right + SHINGLE], bits) >= least_bits
 
