@@ -52,6 +52,7 @@ class Campaign(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     wealth: list[float] = []  # logs, of the test on residuals
     asked: str = ""  # the transplant that it waits for
     undecided: bool = False  # the last one, for want of queries
+    denied: bool = False  # a router was asked, and is not moved
     fails: int = 0
     state: str = ""  # "", "named" or "usual"
     lifts: list[float] = []
@@ -88,7 +89,7 @@ class Campaign(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
         self.usual_uses += use.usual
         self.scale = use.scale
         self.places[use.place] = self.places.get(use.place, 0) + 1
-        if use.parts >= self.parts and (use.text or not self.text):
+        if use.parts >= self.parts and (use.text or not self.text) and not self.undecided:
             self.text, self.parts = use.text, use.parts
         is_new = self._add_context(use.rest)
         if is_new:

@@ -169,12 +169,12 @@ class Campaigns(OneByOne):
         if campaign.log_wealth < bar * (2 if campaign.usual else 1):
             return
         margin = values["discovery.inner_lift" if inside else "discovery.lift"]
-        if self._transplants and campaign.text:
+        if self._transplants and campaign.text and campaign.scale > 0:
             if self._ask(campaign, margin):
                 return
             self.counters["transplants.over_budget"] += 1
         if (
-            not campaign.fails  # else the router has said what it is
+            not campaign.denied
             and len(campaign.contexts) >= _FALLBACK_CONTEXTS
             and campaign.tenants >= _FALLBACK_TENANTS
             and campaign.log_wealth >= self._needed()
@@ -188,9 +188,9 @@ class Campaigns(OneByOne):
     # --- transplants
 
     def _ask(self, campaign: Campaign, margin: float) -> bool:
-        """Ask the router; False: there are too few queries left, or its scores do not vary."""
+        """Ask the router; False: there are too few queries left."""
         probes = int(min(LOOKS[-1], self._queries))
-        if probes < (LOOKS[-1] if campaign.undecided else ENOUGH) or campaign.scale <= 0:
+        if probes < (LOOKS[-1] if campaign.undecided else ENOUGH):
             return False
         self._queries -= probes
         self._tests += 1
@@ -223,12 +223,14 @@ class Campaigns(OneByOne):
             self._name(campaign, "transplant", answer.lifts)
         elif is_hopeless(answer.lifts, answer.margin):
             self.counters["transplants.no_lift"] += 1
+            campaign.denied = True
             campaign.begin_anew(fails=HOPELESS_FAILS)
-        elif len(answer.lifts) < LOOKS[-1]:  # the same probes again and some more go on with the same test
+        elif len(answer.lifts) < LOOKS[-1]:  # tried again with this text, once there are queries for all probes
             self.counters["transplants.undecided"] += 1
             campaign.undecided = True
         else:
             self.counters["transplants.no_lift"] += 1
+            campaign.denied = True
             campaign.begin_anew(fails=0)
         self._keep(campaign)
 

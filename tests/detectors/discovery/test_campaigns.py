@@ -265,6 +265,14 @@ def test_but_not_against_what_the_router_has_said() -> None:
     assert not lane.findings("unseen_trigger")
 
 
+def test_what_was_content_for_a_while_is_named_all_the_same() -> None:
+    lane = Lane(None, transplants=False)
+    lane.take(*(candidate(n, seed=0, use={"text": ""}) for n in range(70)))  # one context, again and again
+    assert not lane.findings("unseen_trigger")
+    lane.take(*(candidate(n, use={"text": "", "residual": 4.0}) for n in range(70, 130)))
+    assert {finding.stage for finding in lane.findings("unseen_trigger")} == {"residuals"}
+
+
 def test_a_test_that_ends_for_want_of_queries_is_gone_on_with() -> None:
     class Weak(Router):
         """Moves six of seven probes: twenty of them do not decide, forty do."""
