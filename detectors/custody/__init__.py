@@ -21,6 +21,7 @@ from schemas.verdicts import Reason
 GATEWAYS = 1_024
 KNOWN = 8  # pairs of version and plug-ins that are remembered of a gateway: a rolling upgrade runs several
 ESTABLISHED = 50  # events of a gateway after which another pair is news
+_ANSWERED = frozenset({"", "provider", "router"})  # sources of outcomes that are the answer itself
 
 Software = tuple[str, str]  # gateway_version, gateway_plugins_hash
 
@@ -147,6 +148,8 @@ class Custody:
 
     def _unguarded(self, tenant: str, outcome: Outcome) -> _Found | None:
         if outcome.guardrail_verdict or outcome.response_status != "success":
+            return None
+        if outcome.outcome_source not in _ANSWERED:  # what others say of it later has no verdict of a guardrail
             return None
         if not self._rules.needs_guardrail(tenant):
             return None

@@ -63,6 +63,8 @@ def test_a_route_against_its_tenants_rules(tenant: str, route: dict[str, Any], b
         ("acme", {"response_status": "success"}, True),
         ("acme", {"response_status": "success", "response_path": "cache"}, True),
         ("acme", {"response_status": "success", "guardrail_verdict": "allow"}, False),
+        ("acme", {"response_status": "success", "outcome_source": "provider"}, True),
+        ("acme", {"response_status": "success", "outcome_source": "eval"}, False),
         ("acme", {"response_status": "failure"}, False),
         ("free", {"response_status": "success"}, False),
         ("other", {"response_status": "success"}, False),
