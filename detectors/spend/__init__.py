@@ -1,6 +1,6 @@
 """Denial of wallet: a principal's spend or share of dear models leaves its own past; many rise together.
 
-Per principal three one-sided CUSUMs (Page 1954), each against the principal's own past:
+Per principal one-sided CUSUMs (Page 1954), each against the principal's own past:
 
 - *tier*, at the verdict: log-likelihood ratio of the tier taken, own (and at first the fleet's) distribution
   over tiers against the same one tilted so that each step up has three times the odds. A first use of a dear tier
@@ -8,10 +8,10 @@ Per principal three one-sided CUSUMs (Page 1954), each against the principal's o
 - *price*, at the outcome: the log cost of one request beyond what the fleet pays in its tier, in own standard
   deviations, beyond an allowance; or its log cost as it is, likewise.
 - *rate*, at the outcome: requests of an hour in own standard deviations, beyond an allowance. One hour counts for
-  no more than a bound below the threshold, and for nothing while it has cost less than a floor.
+  no more than a bound below the threshold until an alarm, and for nothing while it has cost less than a floor.
 
 Real traffic bursts to 26 times its mean, so that the rate is a matter of hours; tier and price do not
-depend on the rate at all. Sums fade with stream time: a quiet principal does not collect chance over weeks.
+depend on the rate at all. Their sums fade with stream time: a quiet principal does not collect chance over weeks.
 
 What each ten minutes' price residuals sum to, by tenant, is told the fleet lane (tally.py), which adds up what all
 partitions tell and watches each tenant, and all, with River's Page-Hinkley test (levels.py). For single principals

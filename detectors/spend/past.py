@@ -1,4 +1,4 @@
-"""A principal's past and the three sums that say that it has been left."""
+"""A principal's past and the sums that say that it has been left."""
 
 import math
 import struct
@@ -189,15 +189,19 @@ class Past:
         while time - self.hour >= HOUR_S:
             rise = max(LEAST_OF_HOUR, self._rise(floor))
             self.rate_sum = min(MOST_SUM, max(0.0, self.rate_sum + rise))
-            clean = self.hour_clean
-            if self.hours >= WARM_HOURS:
-                clean = min(clean, self.hour_mean + MOST_LEARNT * self._hour_deviation())
-            self.hours = min(self.hours + 1, HOURS)
-            step = clean - self.hour_mean
-            self.hour_mean += step / self.hours
-            self.hour_variance += (step * step - self.hour_variance) / self.hours
+            if 2 * self.hour_clean >= self.hour_requests:  # an hour that was held says nothing of the usual one
+                self._learn_hour()
             self.hour_usd = self.hour_requests = self.hour_clean = 0.0
             self.hour += HOUR_S
+
+    def _learn_hour(self) -> None:
+        clean = self.hour_clean
+        if self.hours >= WARM_HOURS:
+            clean = min(clean, self.hour_mean + MOST_LEARNT * self._hour_deviation())
+        self.hours = min(self.hours + 1, HOURS)
+        step = clean - self.hour_mean
+        self.hour_mean += step / self.hours
+        self.hour_variance += (step * step - self.hour_variance) / self.hours
 
     def restart(self, tier: float, price: float, rate: float, floor: float) -> None:
         """After an alarm: bring each sum down to half of its threshold.
@@ -208,7 +212,7 @@ class Past:
         self.price_sum, self.dear_sum = min(self.price_sum, price / 2), min(self.dear_sum, price / 2)
         self.rate_sum = min(self.rate(floor), rate / 2)
         usual = self.hour_mean + HOUR_ALLOWANCE * self._hour_deviation()
-        self.hour_requests = min(self.hour_requests, usual)  # the hour's rise is in the sum now
+        self.hour_requests = min(self.hour_requests, usual)  # its rise is in the sum; what comes on top counts anew
 
     def holds(self, flagged: bool) -> bool:
         """Whether this case must not move the baseline; counts the cases held in a row."""

@@ -1,5 +1,6 @@
 """Spend: a principal that leaves its own past, by tier, price or rate; what is told of many; held baselines."""
 
+import math
 import random
 
 import pytest
@@ -121,6 +122,32 @@ def test_a_rise_in_price_shows_beside_tiers_that_differ_by_more() -> None:
 
     assert not stages(play(2000, START, 1.0))
     assert stages(play(30, START + 2000 * 60, 3.0)) == {"price"}
+
+
+def test_what_is_dear_for_its_tier_alone_shows_in_the_cost_whatever_the_tier() -> None:
+    past, limit = Past(), Thresholds()["spend.price"]
+    for i in range(200):
+        past.add_cost(0.05 if i % 4 == 0 else 0.01, 0.0, START + i * 60, 0.05)
+        past.learn_cost(math.log(0.05 if i % 4 == 0 else 0.01), 0.0)
+    assert past.price < limit / 2
+    for i in range(60):  # every second one is an attack's, and all cost what their tiers do
+        past.add_cost(0.05 if i % 2 else 0.01, 0.0, START + (200 + i) * 60, 0.05)
+    assert past.price_sum == 0
+    mixed = past.dear_sum
+    for i in range(60):
+        past.add_cost(0.05, 0.0, START + (260 + i) * 60, 0.05)
+    assert past.dear_sum > max(mixed, limit)
+
+
+def test_an_hour_that_was_held_is_no_usual_one() -> None:
+    past = Past()
+    for i in range(24 * 20):  # twenty an hour
+        past.add_cost(0.01, None, START + i * 180, 0.05)
+        past.learn_cost(math.log(0.01), None)
+    usual = past.hour_mean
+    for i in range(24 * 20, 44 * 20):
+        past.add_cost(0.01, None, START + i * 180, 0.05)
+    assert past.hour_mean == pytest.approx(usual, rel=0.1)
 
 
 def test_what_an_older_release_wrote_begins_anew() -> None:
