@@ -88,7 +88,8 @@ class Lane(Service):
         try:
             await self.add_async_context(connected(self._consumer))
         except KafkaError as error:
-            raise self._explained(error) from None
+            explained = self._explained(error)
+            raise explained from (None if explained is error else error)
 
     async def on_stop(self) -> None:
         """Warm stop: judge what is in flight and checkpoint; then the clients go, and with them the membership."""
@@ -96,7 +97,7 @@ class Lane(Service):
 
     def _explained(self, error: Exception) -> Exception:
         """Aiokafka does not know FENCED_INSTANCE_ID, which the broker answers who joins with another's."""
-        if self.spec.instance_id is not None and "UnknownError" in str(error):
+        if self.spec.instance_id is not None and isinstance(error, KafkaError) and "UnknownError" in str(error):
             return TakenOver(f"the place in the group {self._group}", self.spec.instance_id)
         return error
 
@@ -195,13 +196,13 @@ class Lane(Service):
                 with metrics.STAGE_SECONDS.labels(self.spec.name, "judge").time():
                     outputs = await loop.run_in_executor(self._judging, owned.processor.apply, records)
                 owned.deliveries += await publish(self._effects, outputs, self._suffix)
-            except BaseException as error:  # half a batch is in the state: no checkpoint from here on
+                letters = sum(output.topic == DEADLETTERS.name for output in outputs)
+                owned.limit.add(len(records), letters, *self._partitions.at(owned))
+            except BaseException as error:  # half a batch is in the state, or too many are letters: no checkpoint
                 self._partitions.fail(error)
                 raise
             owned.active_at = loop.time()
-        letters = sum(output.topic == DEADLETTERS.name for output in outputs)
         self._count(owned, records, letters)
-        owned.limit.add(len(records), letters, *self._partitions.at(owned))
 
     def _count(self, owned: Owned, records: Sequence[Record], letters: int) -> None:
         name, source = self.spec.name, self.spec.source.name
