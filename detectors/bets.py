@@ -8,6 +8,7 @@ is allowed may change from case to case, if it is known before the case.
 """
 
 import math
+from functools import lru_cache
 
 RUN = 1e6  # cases at the allowed share, of all tests together, for one false alarm
 TILTS = (2.0, 4.0, 8.0, 16.0, 32.0)  # times the allowed odds, each bet on
@@ -22,11 +23,16 @@ _MOST_WON = LOG_RUN + math.log(len(TILTS))  # of one bet: it decides alone, and 
 
 def after(bets: Bets, hit: bool, allowed: float) -> Bets:
     """The bets after another case. `allowed`: the chance of a hit that nobody minds; at 1 nothing can be won."""
-    allowed = min(1.0, allowed)
     return tuple(
-        min(_MOST_WON, max(0.0, won) + log_tilt * hit - math.log1p(allowed * (tilt - 1)))
-        for won, tilt, log_tilt in zip(bets, TILTS, _LOG_TILTS, strict=True)
+        min(_MOST_WON, max(0.0, won) + log_tilt * hit - stake)
+        for won, log_tilt, stake in zip(bets, _LOG_TILTS, _stakes(min(1.0, allowed)), strict=True)
     )
+
+
+@lru_cache(maxsize=1024)
+def _stakes(allowed: float) -> Bets:
+    """Log of what each bet loses with a case that is no hit."""
+    return tuple(math.log1p(allowed * (tilt - 1)) for tilt in TILTS)
 
 
 def won(bets: Bets) -> float:

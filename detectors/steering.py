@@ -56,7 +56,7 @@ _NOTES: dict[Direction, str] = {
 
 @dataclass(slots=True)
 class _Past:
-    """68 bytes packed."""
+    """64 bytes packed."""
 
     requests: int = 0
     pairs: int = 0

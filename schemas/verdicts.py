@@ -153,7 +153,7 @@ class Finding(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     catalogue_version: int = 0
     extra_cost_usd: Annotated[float, Meta(ge=0)] | None = None
     request_ids: list[str] = []
-    likeness: str = ""  # the verdict's in hex, empty for none: the same prompt again has the same
+    likeness: str = ""  # the verdict's in hex, empty for none: the very same prompt again has the same
     note: str = ""
     campaign: str = ""  # alert_id, in what the fleet lane tells the alerts of a campaign's members
     use: WindowUse | None = None

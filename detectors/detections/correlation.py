@@ -7,7 +7,7 @@ kept. It is a function of the findings' order and stream times alone.
     value_count       findings with `gte` different values of `field` within it
     temporal          a finding of every kind within it, in any order
     temporal_ordered  a finding of every kind within it, in the order given; where a kind is given twice in a row,
-                      the same prompt again (`likeness`) is no second one
+                      the very same prompt again (`likeness`) is no second one
 """
 
 import re

@@ -31,23 +31,27 @@ def command(alert_id: str, out: Path | None, path: Path | None, as_json: bool) -
     explanation = explain(dossier, detections_of(settings))
     data = pack(dossier, explanation, text(explanation), version("pointsman"))
     out = out or Path(f"{dossier.alert['alert_id']}.zip")
-    if out.exists():
-        raise click.ClickException(f"{out} is there: its seal may be known; give another --out")
     try:
         write_whole(out, data)
+    except FileExistsError as error:
+        raise click.ClickException(f"{out} is there: its seal may be known; give another --out") from error
     except OSError as error:
         raise click.ClickException(f"{out}: {error.strerror}") from error
     show(out, verify(data), as_json)
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write beside it, then rename: a full disk, or a crash, leaves no part of the evidence under its name."""
+    """Write beside it, then link: a full disk, or a crash, leaves no part of the evidence under its name.
+
+    Raises:
+        FileExistsError: there is a file of that name, which stays as it is.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with beside.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
+        path.hardlink_to(beside)
     finally:
         beside.unlink(missing_ok=True)
